@@ -1,0 +1,1 @@
+"""Bytes in, values and decisions out: no clock, no randomness, no input or output in here."""

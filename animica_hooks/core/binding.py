@@ -1,0 +1,191 @@
+"""What a handler asks for: read once from its signature.
+
+A parameter is known by its annotation (``Event``, ``AsyncSession``, ``Session``, ``Job``), else
+by its name (``event``, ``session``, ``job``); the first one that is neither is the event.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import msgspec
+
+from animica_hooks.core.event import Event
+from animica_hooks.errors import ConfigurationError, EventMisfit
+
+_BY_ANNOTATION = {"Event": "event", "AsyncSession": "session", "Session": "session", "Job": "job"}
+_BY_NAME = frozenset({"event", "session", "job"})
+_Convert = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """How to call a handler: the names of the parameters that take each thing.
+
+    Attributes:
+        is_async: an ``async def``; else it runs in a thread.
+    """
+
+    is_async: bool
+    event: str
+    session: str | None
+    job: str | None
+
+
+def bind(function: Callable[..., Any], name: str) -> Binding:
+    """Read a handler's signature.
+
+    Raises:
+        ConfigurationError: it takes no event, asks for something unknown, or is a generator.
+    """
+    target = _unwrap(function)
+    if inspect.isgeneratorfunction(target) or inspect.isasyncgenfunction(target):
+        raise ConfigurationError(f"handler {name} is a generator: remove its yield.")
+    is_async = inspect.iscoroutinefunction(target)
+    roles: dict[str, str] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        role = _role(parameter, is_first=not roles)
+        if role is None:
+            if parameter.default is parameter.empty and parameter.kind not in (
+                parameter.VAR_POSITIONAL,
+                parameter.VAR_KEYWORD,
+            ):
+                raise ConfigurationError(
+                    f"handler {name} asks for {parameter.name!r}, which is neither event, session "
+                    "nor job: give it a default or remove it."
+                )
+            continue
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ConfigurationError(
+                f"handler {name}: parameter {parameter.name!r} is positional-only: remove the '/'."
+            )
+        if role in roles:
+            raise ConfigurationError(f"handler {name} asks for the {role} twice.")
+        _check_session(parameter, name, is_async=is_async)
+        roles[role] = parameter.name
+    if "event" not in roles:
+        raise ConfigurationError(f"handler {name} takes no event: its first parameter must be it.")
+    return Binding(is_async, roles["event"], roles.get("session"), roles.get("job"))
+
+
+def _unwrap(function: Callable[..., Any]) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or inspect.isclass(function):
+        return function
+    return getattr(function, "__call__", function)  # noqa: B004 - the bound method itself
+
+
+def _role(parameter: inspect.Parameter, *, is_first: bool) -> str | None:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return None
+    by_annotation = _BY_ANNOTATION.get(_class_name(parameter.annotation))
+    if by_annotation:
+        return by_annotation
+    if parameter.name in _BY_NAME:
+        return parameter.name
+    return "event" if is_first else None
+
+
+def _class_name(annotation: object) -> str:
+    """The bare class name of an annotation, evaluated or not: ``Event`` for ``"x.Event[T]"``."""
+    if isinstance(annotation, str):
+        return annotation.split("[")[0].split("|")[0].strip(" '\"").rpartition(".")[2]
+    origin = typing.get_origin(annotation) or annotation
+    return str(getattr(origin, "__name__", ""))
+
+
+def _check_session(parameter: inspect.Parameter, name: str, *, is_async: bool) -> None:
+    asked, fits = _class_name(parameter.annotation), "AsyncSession" if is_async else "Session"
+    if asked in ("AsyncSession", "Session") and asked != fits:
+        kind = "an async def" if is_async else "a plain def"
+        raise ConfigurationError(f"handler {name} is {kind}: its session is a {fits}, not {asked}.")
+
+
+def stable_name(function: Callable[..., Any]) -> str:
+    """Return ``module.qualname``: the name under which a handler's jobs outlive the process.
+
+    Raises:
+        ConfigurationError: it has no name of its own, as a lambda or a partial.
+    """
+    qualname = getattr(function, "__qualname__", None)
+    if qualname is None or qualname.endswith("<lambda>"):
+        raise ConfigurationError(
+            f"a {type(function).__name__} has no name that outlives the process: pass name=."
+        )
+    module = function.__module__
+    if module == "__main__" and (code := getattr(function, "__code__", None)):
+        # `python app.py` and `animica-hooks worker app:hooks` must agree.
+        module = PurePath(code.co_filename).stem
+    return f"{module}.{qualname}"
+
+
+def data_converter(function: Callable[..., Any], parameter: str, name: str) -> _Convert | None:
+    """Return what turns ``event.data`` into the ``T`` of a handler's ``Event[T]``.
+
+    Returns:
+        A function that raises ``EventMisfit``; None where the handler asks for a plain ``Event``.
+
+    Raises:
+        ConfigurationError: ``T`` can not be found, or is not a type that can be checked.
+    """
+    target = inspect.unwrap(_unwrap(function))
+    annotation = inspect.signature(function).parameters[parameter].annotation
+    if isinstance(annotation, str):
+        if "[" not in annotation:
+            return None
+        try:
+            hints = typing.get_type_hints(target, localns={"Event": Event})
+        except Exception as error:
+            raise ConfigurationError(
+                f"handler {name}: the annotation {annotation!r} can not be resolved "
+                f"({type(error).__name__}: {error}). Import its names at run time, not only under "
+                "TYPE_CHECKING."
+            ) from error
+        annotation = hints[parameter]
+    arguments = typing.get_args(annotation)
+    if not arguments or arguments[0] is Any or isinstance(arguments[0], typing.TypeVar):
+        return None
+    return _converter(arguments[0], name)
+
+
+def _converter(wanted: Any, name: str) -> _Convert:
+    validate = getattr(wanted, "model_validate", None)  # pydantic's, which is not imported here
+    if validate is not None:
+        return lambda data: _convert_pydantic(validate, data)
+    try:
+        msgspec.inspect.type_info(wanted)
+    except TypeError as error:
+        raise ConfigurationError(f"handler {name}: Event[{wanted!r}]: {error}") from error
+    return lambda data: _convert_msgspec(wanted, data)
+
+
+def _convert_msgspec(wanted: Any, data: Any) -> Any:
+    try:
+        return msgspec.convert(data, wanted)
+    except msgspec.ValidationError as error:
+        # Its text has the path and the types, but may quote a value (an enum's, a tag's).
+        raise EventMisfit(f"event.data does not fit: {_without_values(str(error))}") from None
+
+
+def _convert_pydantic(validate: _Convert, data: Any) -> Any:
+    try:
+        return validate(data)
+    except ValueError as error:
+        details = getattr(error, "errors", None)
+        if details is None:
+            raise
+        first = details(include_url=False, include_input=False, include_context=False)[0]
+        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
+        raise EventMisfit(f"event.data does not fit: {first['type']} - at `${path}`") from None
+
+
+def _without_values(message: str) -> str:
+    what, at, path = message.rpartition(" - at ")
+    return (what.split(" '")[0] + at + path) if at else message.split(" '")[0]

@@ -1,0 +1,196 @@
+"""Sign and verify ``X-Animica-Signature``, without I/O and without a clock.
+
+The header is ``t=<unix seconds>,v1=<hex>``, where ``hex`` is the lower-case HMAC-SHA256 of
+``"{t}.{raw body}"`` under the endpoint's signing secret, used verbatim as UTF-8.
+
+Rules
+1. The grammar is bytes and strict: one ``t``, one to eight ``v1``, nothing else but elements
+   of other schemes (``v0=...``), no white space; what is not exactly that is malformed.
+2. Grammar and clock are checked before any HMAC is computed, so that a stranger's garbage is cheap.
+3. ``parse`` and ``Verifier.check`` return or raise ``SignatureError``, for any bytes whatever.
+   Any other exception is a bug.
+4. Digests are compared as bytes, in constant time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from animica_hooks.errors import ConfigurationError, SignatureError, SignatureReason
+
+HEADER = "X-Animica-Signature"
+TOLERANCE_S = 300
+MAX_HEADER_BYTES = 2048
+MAX_CANDIDATES = 8
+MIN_SECRET_BYTES = 16
+
+_TIMESTAMP = re.compile(rb"0|[1-9][0-9]{0,18}")
+_V1 = re.compile(rb"[0-9a-f]{64}")
+_OTHER_SCHEME = re.compile(rb"[a-z][a-z0-9_]{0,15}=[0-9A-Za-z+/=_.-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureHeader:
+    """A well-formed header: its timestamp as sent (for the HMAC) and its candidates, raw digests."""
+
+    timestamp: bytes
+    candidates: tuple[bytes, ...]
+
+
+# What nearly every sender sends: one candidate, in this order. Only a shortcut: what it does not
+# match goes through the full grammar.
+_USUAL = re.compile(rb"t=(0|[1-9][0-9]{0,18}),v1=([0-9a-f]{64})")
+
+
+def parse(header: bytes) -> SignatureHeader:
+    """Parse the value of the signature header.
+
+    Raises:
+        SignatureError: ``MISSING`` when empty, ``MALFORMED`` when not of the grammar.
+    """
+    if usual := _USUAL.fullmatch(header):
+        return SignatureHeader(usual[1], (bytes.fromhex(usual[2].decode()),))
+    if not header:
+        raise SignatureError(SignatureReason.MISSING)
+    if len(header) > MAX_HEADER_BYTES:
+        raise SignatureError(SignatureReason.MALFORMED)
+    timestamp: bytes | None = None
+    candidates: list[bytes] = []
+    for element in header.split(b","):
+        name, _, value = element.partition(b"=")
+        if name == b"t" and timestamp is None and _TIMESTAMP.fullmatch(value):
+            timestamp = value
+        elif name == b"v1" and _V1.fullmatch(value) and len(candidates) < MAX_CANDIDATES:
+            candidates.append(bytes.fromhex(value.decode()))
+        elif name in (b"t", b"v1") or not _OTHER_SCHEME.fullmatch(element):
+            raise SignatureError(SignatureReason.MALFORMED)
+    if timestamp is None or not candidates:
+        raise SignatureError(SignatureReason.MALFORMED)
+    return SignatureHeader(timestamp, tuple(candidates))
+
+
+def digest(secret: bytes, timestamp: bytes, body: bytes) -> bytes:
+    """Return the 32 bytes that ``v1`` carries as hex."""
+    return hmac.digest(secret, timestamp + b"." + body, "sha256")
+
+
+def sign(body: bytes, secret: str | bytes, *, timestamp: int) -> str:
+    """Return the header's value for ``body`` sent at ``timestamp`` (unix seconds)."""
+    t = str(timestamp).encode()
+    return f"t={timestamp},v1={digest(_encode(secret), t, body).hex()}"
+
+
+def secret_id(secret: bytes) -> str:
+    """Return a short name for a secret, safe to log: 8 hex digits of a digest of it."""
+    return hashlib.sha256(b"animica-hooks secret id\0" + secret).hexdigest()[:8]
+
+
+class Verifier:
+    """Checks deliveries against the signing secrets of one endpoint.
+
+    Args:
+        secrets: newest first; more than one while a secret is being rotated.
+        tolerance_s: seconds that the timestamp may be off, to either side.
+    """
+
+    __slots__ = ("_ids", "_secrets", "tolerance_s")
+
+    def __init__(self, secrets: Sequence[bytes], *, tolerance_s: float = TOLERANCE_S) -> None:
+        self._secrets = tuple(secrets)
+        self._ids = tuple(secret_id(secret) for secret in secrets)
+        self.tolerance_s = tolerance_s
+
+    def __repr__(self) -> str:
+        return f"Verifier(secrets={self._ids}, tolerance_s={self.tolerance_s})"
+
+    def check_header(self, header: bytes, *, now: float) -> SignatureHeader:
+        """Check grammar and clock, before the body is read.
+
+        Raises:
+            SignatureError: ``MISSING``, ``MALFORMED`` or ``TIMESTAMP``.
+        """
+        parsed = parse(header)
+        if not abs(now - int(parsed.timestamp)) <= self.tolerance_s:
+            raise SignatureError(SignatureReason.TIMESTAMP)
+        return parsed
+
+    def check_body(self, header: SignatureHeader, body: bytes) -> str:
+        """Return the id of the secret that signed ``body``.
+
+        Raises:
+            SignatureError: ``MISMATCH``.
+        """
+        signed = header.timestamp + b"." + body
+        for position, secret in enumerate(self._secrets):
+            expected = hmac.digest(secret, signed, "sha256")
+            for candidate in header.candidates:
+                if hmac.compare_digest(expected, candidate):
+                    return self._ids[position]
+        raise SignatureError(SignatureReason.MISMATCH)
+
+
+def encode_secrets(secrets: str | Iterable[str]) -> tuple[bytes, ...]:
+    """Check signing secrets and return them as bytes, in the order given.
+
+    Raises:
+        ConfigurationError: one is blank, masked or shorter than 16 bytes; or there is none.
+    """
+    given = [secrets] if isinstance(secrets, str) else list(secrets)
+    if not given:
+        raise ConfigurationError("signing_secret is an empty list: give at least one secret.")
+    return tuple(_checked(secret) for secret in given)
+
+
+def _checked(secret: object) -> bytes:
+    if not isinstance(secret, str):
+        raise ConfigurationError(
+            f"signing_secret must be a string or a list of strings, not {type(secret).__name__}."
+        )
+    encoded = _encode(secret)
+    where = "Copy it from the endpoint's page at the provider (it begins with whsec_)."
+    if not secret.strip():
+        raise ConfigurationError(f"signing_secret is blank. {where}")
+    if secret != secret.strip():
+        raise ConfigurationError(
+            "signing_secret has white space at its start or end, which would be part of the key: "
+            "remove it."
+        )
+    if len(set(secret.removeprefix("whsec_"))) == 1:
+        raise ConfigurationError(f"signing_secret is a mask, not a secret. {where}")
+    if len(encoded) < MIN_SECRET_BYTES:
+        raise ConfigurationError(
+            f"signing_secret has {len(encoded)} bytes; at least {MIN_SECRET_BYTES} are needed. {where}"
+        )
+    return encoded
+
+
+def _encode(secret: str | bytes) -> bytes:
+    return secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret
+
+
+def verify(
+    secret: str | bytes,
+    payload: str | bytes,
+    header: str | bytes,
+    *,
+    tolerance_s: float,
+    now: float,
+) -> bool:
+    """Tell whether ``header`` signs ``payload``; total: any input gives True or False.
+
+    ``tolerance_s <= 0`` leaves the clock unchecked. A blank secret verifies nothing.
+    """
+    try:
+        key, body = _encode(secret), _encode(payload)
+        value = header.encode("latin-1", "replace") if isinstance(header, str) else header
+        if not key.strip():
+            return False
+        verifier = Verifier([key], tolerance_s=float("inf") if tolerance_s <= 0 else tolerance_s)
+        verifier.check_body(verifier.check_header(value, now=now), body)
+    except (SignatureError, TypeError, AttributeError):
+        return False
+    return True

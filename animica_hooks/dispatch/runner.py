@@ -1,0 +1,184 @@
+"""Run one handler once, and say how that ended.
+
+Rule 1: whatever a handler raises, ``SystemExit`` and its own ``CancelledError`` among it, ends
+        only its attempt.
+Rule 2: what is written through ``session`` commits with the mark that the job is done. A handler
+        that asked for a session and wrote nothing is marked like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from animica_hooks.core.binding import data_converter
+from animica_hooks.core.outcome import COMPLETED, Discard, Failed, Outcome, RetryLater
+from animica_hooks.core.retry import RetryPolicy
+from animica_hooks.core.routing import Handler
+from animica_hooks.core.scrub import scrub
+from animica_hooks.dispatch.context import job_context
+from animica_hooks.errors import EventMisfit, HandlerError, MalformedEvent
+from animica_hooks.store.base import Store
+from animica_hooks.store.records import Failure, LeasedJob, Mark
+from animica_hooks.threads import DaemonThreads
+
+MAX_MESSAGE_CHARS = 1000
+MAX_TRACEBACK_CHARS = 8000
+
+Convert: TypeAlias = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A handler with all that was left to its app filled in.
+
+    Attributes:
+        id: under which the store knows it.
+        convert: makes ``event.data`` what the handler asks for; None where it takes it as it is.
+    """
+
+    id: int
+    handler: Handler
+    retry: RetryPolicy
+    timeout: float
+    convert: Convert | None
+
+    @property
+    def name(self) -> str:
+        return self.handler.name
+
+
+def prepare(handler: Handler, *, id: int, retry: RetryPolicy, timeout: float) -> Prepared:
+    """Fill in an app's defaults.
+
+    Raises:
+        ConfigurationError: the type in the handler's ``Event[T]`` can not be used.
+    """
+    convert = data_converter(handler.function, handler.binding.event, handler.name)
+    return Prepared(id, handler, handler.retry or retry, handler.timeout or timeout, convert)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One try of a job, under way.
+
+    Attributes:
+        began: by the loop's clock.
+        returned: the handler has returned; what is left is its commit, which is not broken off.
+        timed_out, broken_off: why its task was cancelled: by the timeout, by a shutdown.
+        over: what became of the job is decided.
+    """
+
+    prepared: Prepared
+    job: LeasedJob
+    began: float
+    returned: bool = False
+    timed_out: bool = False
+    broken_off: bool = False
+    over: bool = False
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def number(self) -> int:
+        return self.job.attempts + 1
+
+
+class Runner:
+    """Calls handlers: coroutines on the loop, plain functions in threads.
+
+    Both ways return whether the job is marked done already, together with what the handler wrote,
+    and raise what the handler raises, or ``LeaseLost``.
+    """
+
+    def __init__(self, store: Store, threads: DaemonThreads) -> None:
+        self._store = store
+        self._threads = threads
+
+    async def run(self, attempt: Attempt) -> bool:
+        if attempt.prepared.handler.binding.session is None:
+            await call(attempt, None)
+            return False
+        async with self._store.session(attempt.prepared.name) as (session, unit):
+            await call(attempt, session)
+            attempt.returned = True
+            return await session.run_sync(unit.complete, _done(attempt), self._store.now())
+
+    def run_in_thread(self, attempt: Attempt) -> Future[bool]:
+        return self._threads.submit(lambda: self._run_sync(attempt))
+
+    def _run_sync(self, attempt: Attempt) -> bool:
+        if attempt.prepared.handler.binding.session is None:
+            call_sync(attempt, None)
+            return False
+        with self._store.sync_session(attempt.prepared.name) as (session, unit):
+            call_sync(attempt, session)
+            return unit.complete(session, _done(attempt), self._store.now())
+
+
+async def call(attempt: Attempt, session: object) -> None:
+    """Call an ``async def`` handler with what it asks for."""
+    await attempt.prepared.handler.function(**_arguments(attempt, session))
+
+
+def call_sync(attempt: Attempt, session: object) -> None:
+    """Call a plain ``def`` handler with what it asks for."""
+    result = attempt.prepared.handler.function(**_arguments(attempt, session))
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise HandlerError("a plain def returned a coroutine: make the handler an async def.")
+
+
+def _done(attempt: Attempt) -> Mark:
+    return Mark(attempt.job.id, attempt.job.fence, attempt.number, COMPLETED)
+
+
+def _arguments(attempt: Attempt, session: object) -> dict[str, Any]:
+    prepared, job = attempt.prepared, attempt.job
+    binding, event = prepared.handler.binding, job.event
+    if prepared.convert is not None:
+        event = event.with_data(prepared.convert(event.data))
+    arguments: dict[str, Any] = {binding.event: event}
+    if binding.session is not None:
+        arguments[binding.session] = session
+    if binding.job is not None:
+        arguments[binding.job] = job_context(job, prepared.name)
+    return arguments
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Turn what a handler raised into the outcome of its attempt."""
+    if isinstance(error, RetryLater | Discard):
+        return error
+    hopeless = isinstance(error, EventMisfit | MalformedEvent)
+    return Failed(type(error).__name__[:200], retry=not hopeless)
+
+
+def failure_of(error: BaseException) -> Failure:
+    """Describe what a handler raised, for those who may read the database."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message could not be made)"
+    lines = traceback.TracebackException(
+        type(error), error, error.__traceback__, limit=-20, compact=True
+    ).format()
+    return Failure(
+        error=type(error).__qualname__[:200],
+        message=scrub(message, MAX_MESSAGE_CHARS),
+        traceback=scrub("".join(lines), MAX_TRACEBACK_CHARS),
+    )
+
+
+def place_of(error: BaseException) -> str:
+    """Name an error by class, file and line: enough to find it, and nothing of its message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return type(error).__qualname__
+    return f"{type(error).__qualname__} at {frames[-1].filename}:{frames[-1].lineno}"

@@ -1,0 +1,234 @@
+"""The worker of a process: it leases jobs, keeps the leases, and lets go in the end.
+
+Rule 1: fresh jobs come leased with the commit that stored their event, while there is room and
+        nothing older waits. Everything else is claimed: when the worker knows that it is due, and
+        else at most ``POLL_S`` later.
+Rule 2: a lease is renewed until the attempt has ended, or has outlasted its timeout and a grace.
+Rule 3: jobs whose process died are given back uncounted and run alone, one at a time. Only one
+        that dies alone is charged with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+from animica_hooks.core.outcome import SECOND, Failed, Outcome, Released, Transition, decide
+from animica_hooks.dispatch.runner import Prepared, Runner, failure_of
+from animica_hooks.dispatch.slots import Slots
+from animica_hooks.errors import HandlerCrashed, StoreError
+from animica_hooks.store import inbox
+from animica_hooks.store.base import Store
+from animica_hooks.store.committer import Committer
+from animica_hooks.store.records import ExpiredLease, LeasedJob, Mark
+from animica_hooks.telemetry import Attempted, Telemetry, logger
+
+POLL_S = 1.0
+RENEWALS_PER_LEASE = 3
+_PAUSE_S = 0.02  # between two looks at the database
+_ALONE_S = 1.0  # how long orphans may keep the others waiting
+
+
+class Worker:
+    """Leases jobs for one event loop of one process. See ``Slots`` for the arguments.
+
+    It holds no job until ``start``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        telemetry: Telemetry,
+        runner: Runner,
+        handlers: Mapping[int, Prepared],
+        *,
+        concurrency: int,
+        threads: int,
+        rand: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._handlers = handlers
+        self._rand = rand
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._older_wait = True
+        self._tasks: list[asyncio.Task[None]] = []
+        self._committer: Committer | None = None
+        self.slots = Slots(
+            runner,
+            telemetry,
+            handlers,
+            concurrency=concurrency,
+            threads=threads,
+            now=store.now,
+            mark=self._mark,
+            on_end=self._on_end,
+            rand=rand,
+        )
+
+    def start(self, committer: Committer) -> None:
+        """Begin to look for jobs."""
+        self._committer = committer
+        self._tasks = [
+            asyncio.create_task(self._for_ever(self._look), name="animica-hooks worker"),
+            asyncio.create_task(self._renew_for_ever(), name="animica-hooks heartbeat"),
+        ]
+
+    def room(self) -> int:
+        """Return for how many fresh jobs there is room; none while older ones wait."""
+        return 0 if self._older_wait else self.slots.free()
+
+    def accept(self, jobs: Sequence[LeasedJob], waiting: bool) -> None:
+        """Take jobs that were leased to this process with the commit of their events.
+
+        Args:
+            waiting: jobs were made that nobody holds.
+        """
+        if waiting:
+            self._older_wait = True
+            self._wake.set()
+        self.slots.add(jobs)
+
+    def wake(self) -> None:
+        """Look for due jobs now."""
+        self._wake.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Stop: look for no more jobs, and let go of those held. See ``Slots.drain``."""
+        looking, renewing = self._tasks
+        looking.cancel()
+        await self.slots.drain(seconds)
+        renewing.cancel()
+        await asyncio.gather(looking, renewing, return_exceptions=True)
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    def _mark(self, mark: Mark) -> None:
+        assert self._committer is not None, "a job is held before start"
+        self._committer.mark(mark)
+
+    def _on_end(self, transition: Transition) -> None:
+        if transition.due_at is not None:
+            self._wake_at(transition.due_at)
+        if self._older_wait and self.slots.free() >= self.slots.capacity // 2:
+            self._wake.set()
+
+    def _wake_at(self, due_at: int) -> None:
+        """Look again when a job is due, if that is before the next poll."""
+        seconds = (due_at - self._store.now()) / SECOND + 0.001
+        if seconds >= POLL_S:
+            return
+        when = self._loop.time() + max(seconds, 0)
+        if (
+            self._alarm is None
+            or self._alarm.when() > when
+            or self._alarm.when() < self._loop.time()
+        ):
+            if self._alarm is not None:
+                self._alarm.cancel()
+            self._alarm = self._loop.call_at(when, self._wake.set)
+
+    async def _for_ever(self, look: Callable[[], Coroutine[None, None, None]]) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                await look()
+            except StoreError as error:
+                logger.warning("the worker could not look for jobs: %s", error)
+            except Exception:
+                logger.exception("the worker could not look for jobs")
+            await asyncio.sleep(_PAUSE_S)
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _look(self) -> None:
+        async with self._store.read() as connection:
+            expired = await inbox.expired_leases(connection, self._store.now())
+            due = await inbox.due(connection, list(self._handlers))
+        if expired:
+            self._reclaim(expired)
+        now = self._store.now()
+        orphans = [d.handler_id for d in due if d.alone is not None and d.alone <= now]
+        if orphans:
+            await self._run_orphans(orphans)
+        ready = [d.handler_id for d in due if d.normal is not None and d.normal <= now]
+        self._older_wait = bool(ready)
+        if ready:
+            await self._claim(ready)
+        later = [at for d in due for at in (d.normal, d.alone) if at is not None and at > now]
+        if later:
+            self._wake_at(min(later))
+
+    async def _claim(self, ready: list[int]) -> None:
+        wanted = self.slots.free()
+        if not wanted:
+            return
+        random.shuffle(ready)  # so that what is left of an even share goes to each in turn
+        claimed = await self._committing.claim(wanted, ready)
+        self.slots.add(claimed)
+        if claimed and self.slots.free():
+            self._wake.set()
+
+    @property
+    def _committing(self) -> Committer:
+        assert self._committer is not None, "not started"
+        return self._committer
+
+    async def _run_orphans(self, handler_ids: Sequence[int]) -> None:
+        """Run jobs whose process died, each with nothing else running beside it."""
+        try:
+            await self.slots.pause()
+            until = self._loop.time() + _ALONE_S
+            while self._loop.time() < until:
+                claimed = await self._committing.claim(1, handler_ids, orphans=True)
+                if not claimed:
+                    break
+                await self.slots.run_alone(claimed[0])
+        finally:
+            self.slots.resume()
+        self._wake.set()
+
+    def _reclaim(self, expired: Sequence[ExpiredLease]) -> None:
+        """Give back jobs whose lease has run out; charge one that died alone."""
+        held = set(self.slots.leases())
+        renew = [(lease.id, lease.fence) for lease in expired if (lease.id, lease.fence) in held]
+        if renew:  # this process was only late
+            self._committing.renew(renew)
+        for lease in expired:
+            prepared = self._handlers.get(lease.handler_id)
+            if prepared is None or (lease.id, lease.fence) in held:
+                continue
+            outcome: Outcome = Failed("crashed") if lease.orphaned else Released(orphaned=True)
+            transition = decide(
+                outcome,
+                prepared.retry,
+                failed=lease.failed,
+                created_at=lease.created_at,
+                now=self._store.now(),
+                rand=self._rand(),
+            )
+            self._charge(lease, prepared, transition)
+        self._wake.set()
+
+    def _charge(self, lease: ExpiredLease, prepared: Prepared, transition: Transition) -> None:
+        crash = HandlerCrashed("the process died while only this job was running in it.")
+        failure = failure_of(crash) if lease.orphaned else None
+        self._mark(Mark(lease.id, lease.fence, lease.attempts + 1, transition, failure))
+        logger.warning(
+            "job %d (%s) lost its process: %s",
+            lease.id,
+            prepared.name,
+            f"{transition.verb}, it ran alone" if lease.orphaned else "it will run alone",
+        )
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._store.lease / SECOND / RENEWALS_PER_LEASE)
+            if leases := self.slots.leases():
+                self._committing.renew(leases)

@@ -1,0 +1,446 @@
+"""``Hooks``: what users make one of. The composition root, and the ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import weakref
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from animica_hooks import config
+from animica_hooks.config import Settings, find_database_url, find_secrets
+from animica_hooks.core.retry import RetryPolicy
+from animica_hooks.core.routing import ROOT_ENDPOINT, F, Handler, Router, default_router
+from animica_hooks.errors import ConfigurationError
+from animica_hooks.telemetry import logger
+
+if TYPE_CHECKING:  # these would bring SQLAlchemy along, which takes longer than all the rest
+    from starlette.routing import BaseRoute
+    from starlette.types import Receive, Scope, Send
+
+    from animica_hooks.admin import Admin
+    from animica_hooks.runtime import Runtime
+    from animica_hooks.store.views import EventView, JobView, Replay, ReplayPlan, Stats
+
+Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
+
+
+class Hooks:
+    """Receives webhooks: an ASGI application, and the registry of its handlers.
+
+    Making one opens nothing. It starts with its lifespan, or else with its first request.
+
+    Args:
+        signing_secret: one, or several newest first while one is being rotated; from
+            ``ANIMICA_HOOKS_SIGNING_SECRET`` (comma-separated) unless given.
+        database_url: from ``ANIMICA_HOOKS_DATABASE_URL`` unless given, else
+            ``sqlite:///animica-hooks.db``.
+        routers: whose handlers to include; the shared one of ``from animica_hooks import on``
+            unless given.
+        tolerance: seconds that a signature's timestamp may be off, to either side.
+        max_body: bytes that a delivery may have.
+        body_deadline: seconds that a body may take to arrive.
+        ack_deadline: seconds after which a delivery that is not on disk is answered 503.
+        concurrency: handlers that run at once in this process.
+        threads: of these, plain functions, each in a thread of its own.
+        timeout: seconds that an attempt may take, unless its handler says otherwise.
+        retry: when a failed attempt is tried again, unless its handler says otherwise.
+        lease: seconds after which the jobs of a process that has died run elsewhere.
+        shutdown: seconds that running handlers have to end at a shutdown.
+        dispatch: run handlers in this process; off, it only receives.
+        auto_migrate: bring the schema up to date at the start; None does so for SQLite.
+
+    Raises:
+        ConfigurationError: something given is wrong; the message says what to change.
+    """
+
+    def __init__(
+        self,
+        *,
+        signing_secret: str | Sequence[str] | None = None,
+        database_url: str | None = None,
+        routers: Sequence[Router] | None = None,
+        tolerance: float = config.TOLERANCE_S,
+        max_body: int = config.MAX_BODY_BYTES,
+        body_deadline: float = config.BODY_DEADLINE_S,
+        ack_deadline: float = config.ACK_DEADLINE_S,
+        concurrency: int = config.CONCURRENCY,
+        threads: int = config.THREADS,
+        timeout: float = config.TIMEOUT_S,
+        retry: RetryPolicy | None = None,
+        lease: float = config.LEASE_S,
+        shutdown: float = config.SHUTDOWN_S,
+        dispatch: bool = True,
+        auto_migrate: bool | None = None,
+    ) -> None:
+        self.settings = Settings(
+            secrets=find_secrets(signing_secret),
+            database_url=find_database_url(database_url),
+            tolerance=tolerance,
+            max_body=max_body,
+            body_deadline=body_deadline,
+            ack_deadline=ack_deadline,
+            concurrency=concurrency,
+            threads=threads,
+            timeout=timeout,
+            retry=retry if retry is not None else RetryPolicy(),
+            lease=lease,
+            shutdown=shutdown,
+            dispatch=dispatch,
+            auto_migrate=auto_migrate,
+        )
+        self._own = Router()
+        self._routers = (default_router,) if routers is None else tuple(routers)
+        self._runtime: Runtime | None = None
+        self._starting: asyncio.Task[Runtime] | None = None
+        _forget_in_children(self)
+
+    def __repr__(self) -> str:
+        return f"Hooks(handlers={len(self.handlers())}, running={self._runtime is not None})"
+
+    # Registering handlers
+
+    def on(
+        self,
+        pattern: str,
+        *patterns: str,
+        name: str | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: float | None = None,
+        endpoint: str = ROOT_ENDPOINT,
+    ) -> Callable[[F], F]:
+        """Register the decorated function for events; see ``Router.on``."""
+        return self._own.on(
+            pattern, *patterns, name=name, retry=retry, timeout=timeout, endpoint=endpoint
+        )
+
+    def include(self, router: Router) -> None:
+        """Add the handlers of a router, those registered later too."""
+        if router not in self._routers:
+            self._routers = (*self._routers, router)
+
+    def handlers(self) -> tuple[Handler, ...]:
+        """Return all handlers, in the order of registration.
+
+        Raises:
+            ConfigurationError: two have the same name.
+        """
+        merged = Router()
+        for router in (self._own, *self._routers):
+            merged.include(router)
+        return tuple(merged.handlers)
+
+    # The ASGI application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            runtime = self._runtime
+            if runtime is None or runtime.loop is not asyncio.get_running_loop():
+                runtime = await self._start_lazily()
+            assert runtime.receiver is not None
+            await runtime.receiver(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._serve_lifespan(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            raise NotImplementedError(f"ASGI scope {scope['type']!r}")
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Start, and drain at the end: ``FastAPI(lifespan=hooks.lifespan)``.
+
+        Raises:
+            ConfigurationError: the database, a handler or the secrets are not as they must be.
+        """
+        if self._runtime is not None and self._runtime.loop is asyncio.get_running_loop():
+            yield  # started already; whoever did stops it
+            return
+        runtime = await self._start(receives=True, dispatches=self.settings.dispatch)
+        try:
+            yield
+        finally:
+            await self._stop(runtime)
+
+    def lifespan_with(self, own: Lifespan) -> Lifespan:
+        """Compose with an app's own lifespan, whose resources outlive the handlers."""
+
+        @asynccontextmanager
+        async def both(app: Any) -> AsyncIterator[Any]:
+            async with own(app) as state, self.lifespan(app):
+                yield state
+
+        return both
+
+    def routes(self, path: str) -> list[BaseRoute]:
+        """Return routes for ``path``, exactly and below, to put in a list of routes.
+
+        ``Mount`` alone would answer POST ``path`` with a redirect, which senders do not follow.
+        """
+        from starlette.routing import Mount, Route
+
+        prefix = path.rstrip("/")
+        if prefix and not prefix.startswith("/"):
+            raise ConfigurationError(f"path must begin with '/', not {path!r}.")
+        mount = Mount(prefix, app=self)
+        return [Route(prefix, endpoint=_At(self, prefix)), mount] if prefix else [mount]
+
+    def mount(self, app: Any, path: str) -> None:
+        """Receive at ``path`` of a Starlette or FastAPI app, and below it.
+
+        Raises:
+            ConfigurationError: ``app`` is of another framework.
+        """
+        routes = getattr(getattr(app, "router", None), "routes", None)
+        if not isinstance(routes, list):
+            raise ConfigurationError(
+                f"hooks.mount knows Starlette and FastAPI, not {type(app).__name__}: mount the "
+                "Hooks object as an ASGI application, the way that framework does it."
+            )
+        routes.extend(self.routes(path))
+
+    async def worker(self) -> None:
+        """Run handlers in this process, without HTTP, until cancelled; then drain."""
+        runtime = await self._start(receives=False, dispatches=True)
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await self._stop(runtime)
+
+    def begin_draining(self) -> None:
+        """Answer 503 to deliveries from now on, ahead of the end of the lifespan."""
+        if self._runtime is not None:
+            self._runtime.begin_draining()
+
+    # Looking, and replaying
+
+    async def events(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        type: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[EventView]:
+        """Yield stored events, newest first, reading a page at a time.
+
+        Args:
+            type: a pattern.
+            since, until: of their receipt, aware; the second is excluded.
+        """
+        async with self._admin() as admin:
+            async for event in admin.events(
+                ids=ids, type=type, since=since, until=until, limit=limit
+            ):
+                yield event
+
+    async def jobs(
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        states: Sequence[str] | None = None,
+        handler: str | None = None,
+        event_id: str | None = None,
+        type: str | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[JobView]:
+        """Yield jobs, newest first, reading a page at a time."""
+        async with self._admin() as admin:
+            async for job in admin.jobs(
+                ids=ids, states=states, handler=handler, event_id=event_id, type=type, limit=limit
+            ):
+                yield job
+
+    async def stats(self) -> Stats:
+        """Count what waits and what has ended badly, and what this process has seen."""
+        async with self._admin() as admin:
+            return await admin.stats(**self._runtime.of_process() if self._runtime else {})
+
+    async def retry_job(self, job_id: int) -> bool:
+        """Make a dead or cancelled job available again; False where there is none such."""
+        async with self._admin() as admin:
+            revived = await admin.retry_job(job_id)
+        self._wake()
+        return revived
+
+    async def plan_replay(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        types: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        states: Sequence[str] | None = None,
+        handlers: Sequence[str] | None = None,
+        limit: int | None = None,
+        all: bool = False,
+    ) -> ReplayPlan:
+        """Count what a replay with these filters would do, without doing it; see ``replay``."""
+        from animica_hooks.store.replay import ReplayFilters
+
+        filters = ReplayFilters(
+            ids=ids, types=types, since=since, until=until, states=states, handlers=handlers,
+            limit=limit, all=all,
+        )  # fmt: skip
+        async with self._admin() as admin:
+            return await admin.plan_replay(filters)
+
+    async def replay(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        types: Sequence[str] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        states: Sequence[str] | None = None,
+        handlers: Sequence[str] | None = None,
+        limit: int | None = None,
+        all: bool = False,
+        rate: float | None = None,
+        keep_keys: bool = False,
+        dry_run: bool = False,
+        force: bool = False,
+        on_progress: Callable[[int, int], None] = lambda done, planned: None,
+    ) -> Replay:
+        """Make new jobs for stored events, in the order of their receipt.
+
+        All filters that are given must hold. Jobs that are still to run are not repeated.
+
+        Args:
+            ids: of events.
+            types: patterns.
+            since, until: of their receipt, aware; the second is excluded.
+            states: of the latest job of an event and a handler, for example ``["dead"]``.
+            handlers: their names.
+            limit: make at most so many jobs.
+            all: replay everything; without it, no filter at all is refused.
+            rate: jobs a second, at most, that become due.
+            keep_keys: the new jobs keep the idempotency keys of those they repeat.
+            dry_run: instead, run the handlers here and now, one after another, each in a
+                transaction that is rolled back, and report what they did. What a handler does
+                beside its ``session`` happens all the same.
+            force: dry-run handlers without ``session``, too.
+            on_progress: is told how many of how many jobs are done.
+
+        Raises:
+            ReplayRefused: no filter, or a dry run of handlers without ``session``.
+        """
+        from animica_hooks.store.replay import ReplayFilters
+
+        filters = ReplayFilters(
+            ids=ids, types=types, since=since, until=until, states=states, handlers=handlers,
+            limit=limit, all=all,
+        )  # fmt: skip
+        if dry_run:
+            from animica_hooks.dryrun import dry_replay
+
+            async with self._running() as runtime:
+                return await dry_replay(runtime, filters, force=force, on_progress=on_progress)
+        async with self._admin() as admin:
+            done = await admin.replay(
+                filters, rate=rate, keep_keys=keep_keys, on_progress=on_progress
+            )
+        self._wake()
+        return done
+
+    # Starting and stopping
+
+    async def _start(self, *, receives: bool, dispatches: bool) -> Runtime:
+        from animica_hooks.runtime import Runtime
+
+        runtime = Runtime(
+            self.settings, self.handlers(), [], receives=receives, dispatches=dispatches
+        )
+        await runtime.start()
+        self._runtime = runtime
+        return runtime
+
+    async def _stop(self, runtime: Runtime) -> None:
+        try:
+            await runtime.stop()
+        finally:
+            self._runtime = None
+
+    async def _start_lazily(self) -> Runtime:
+        """Start with the first request; those that come meanwhile wait for it."""
+        loop = asyncio.get_running_loop()
+        if self._starting is None or self._starting.get_loop() is not loop:
+            logger.warning(
+                "started by a request: without hooks.lifespan nothing drains at shutdown, and what "
+                "runs then is run again after its lease. Pass lifespan=hooks.lifespan to the app."
+            )
+            self._starting = loop.create_task(
+                self._start(receives=True, dispatches=self.settings.dispatch)
+            )
+        starting = self._starting
+        try:
+            return await asyncio.shield(starting)
+        finally:
+            if starting.done() and self._starting is starting:
+                self._starting = None
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        lifespan = self.lifespan()
+        try:
+            await lifespan.__aenter__()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await lifespan.__aexit__(None, None, None)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[Runtime]:
+        """Yield what runs in this loop, or something that runs for the while, without HTTP."""
+        if self._runtime is not None and self._runtime.loop is asyncio.get_running_loop():
+            yield self._runtime
+            return
+        from animica_hooks.runtime import Runtime
+
+        runtime = Runtime(self.settings, self.handlers(), [], receives=False, dispatches=False)
+        await runtime.start()
+        try:
+            yield runtime
+        finally:
+            await runtime.stop()
+
+    @asynccontextmanager
+    async def _admin(self) -> AsyncIterator[Admin]:
+        async with self._running() as runtime:
+            yield runtime.admin
+
+    def _wake(self) -> None:
+        if self._runtime is not None and self._runtime.worker is not None:
+            self._runtime.worker.wake()
+
+
+class _At:
+    """The app at exactly a path, where ``Route`` leaves ``root_path`` as it is."""
+
+    def __init__(self, app: Hooks, path: str) -> None:
+        self._app = app
+        self._path = path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        below = {**scope, "root_path": scope.get("root_path", "") + self._path}
+        await self._app(below, receive, send)
+
+
+def _forget_in_children(hooks: Hooks) -> None:
+    """Make a forked child start anew: connections that two processes share give wrong results."""
+    reference = weakref.ref(hooks)
+
+    def forget() -> None:
+        if (parents := reference()) is not None:
+            parents._runtime = None
+            parents._starting = None
+
+    os.register_at_fork(after_in_child=forget)

@@ -1,0 +1,1 @@
+"""From an HTTP request to a committed delivery and its answer."""

@@ -1,0 +1,172 @@
+"""The ASGI application that receives: verify, then commit, then answer.
+
+The order of checks is part of the contract: method, encoding, the signature header's grammar and
+clock, the declared length, the body, the HMAC, and only then whether the database can take it.
+Unknown endpoints run the same checks against a secret that nobody has.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from hashlib import sha256
+
+from starlette.types import Receive, Scope, Send
+
+from animica_hooks.core.event import Event, check_identity, decode_payload, pack_headers
+from animica_hooks.core.outcome import from_micros
+from animica_hooks.core.routing import ROOT_ENDPOINT
+from animica_hooks.core.signature import SignatureHeader, Verifier
+from animica_hooks.errors import MalformedEvent, SignatureError, SignatureReason, StoreUnavailable
+from animica_hooks.receiver import answers
+from animica_hooks.receiver.answers import Answer
+from animica_hooks.receiver.body import Disconnected, Refused, read_body
+from animica_hooks.store.committer import Committer
+from animica_hooks.store.records import NewEvent, NewQuarantined
+from animica_hooks.telemetry import Rejected, Telemetry
+
+_WANTED = frozenset({b"x-animica-signature", b"content-length", b"content-encoding"})
+
+
+class Receiver:
+    """Receives deliveries at the root endpoint.
+
+    Args:
+        verifier: of the root endpoint's secrets.
+        jobs_for: the ids of the handlers that an event of (endpoint, type) goes to.
+        not_ready: the reasons why this process should be sent nothing now.
+    """
+
+    def __init__(
+        self,
+        committer: Committer,
+        telemetry: Telemetry,
+        *,
+        verifier: Verifier,
+        jobs_for: Callable[[str, str], tuple[int, ...]],
+        not_ready: Callable[[], list[str]],
+        max_body: int,
+        body_deadline: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._committer = committer
+        self._telemetry = telemetry
+        self._verifier = verifier
+        self._nobody = Verifier([secrets.token_bytes(32)], tolerance_s=verifier.tolerance_s)
+        self._jobs_for = jobs_for
+        self._not_ready = not_ready
+        self._max_body = max_body
+        self._body_deadline = body_deadline
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = _relative_path(scope)
+        if path.startswith("/health") and (health := self._health(path, scope)):
+            await health.send(send)
+            return
+        verifier = self._nobody if path else self._verifier
+        try:
+            await self._receive(verifier, scope, receive)
+        except Refused as refused:
+            self._reject(refused.answer.code, refused.answer.code)
+            await refused.answer.send(send)
+        except SignatureError as error:
+            self._reject("invalid_signature", error.reason)
+            # A mismatch is found only after the whole body has been read.
+            read = error.reason is SignatureReason.MISMATCH
+            answer = answers.INVALID_SIGNATURE if read else answers.INVALID_SIGNATURE_UNREAD
+            await answer.send(send)
+        except StoreUnavailable:
+            self._reject("unavailable", "unavailable")
+            await answers.UNAVAILABLE.send(send)
+        except Disconnected:
+            self._reject("disconnected", "disconnected")
+        else:
+            await answers.ACCEPTED.send(send)
+
+    async def _receive(self, verifier: Verifier, scope: Scope, receive: Receive) -> None:
+        """Take one delivery; when this returns, it is on disk."""
+        if scope["method"] != "POST":
+            raise Refused(answers.METHOD_NOT_ALLOWED)
+        header, declared = self._check_headers(verifier, scope)
+        body = await read_body(
+            receive, declared=declared, most=self._max_body, deadline=self._body_deadline
+        )
+        secret_id = verifier.check_body(header, body)
+        await self._committer.deliver(self._delivery(scope, body, secret_id))
+
+    def _check_headers(
+        self, verifier: Verifier, scope: Scope
+    ) -> tuple[SignatureHeader, int | None]:
+        signature: bytes | None = None
+        declared: bytes | None = None
+        encoding = b""
+        for name, value in scope["headers"]:
+            if name not in _WANTED:
+                continue
+            if name == b"content-length":
+                declared = value
+            elif name == b"content-encoding":
+                encoding = value
+            elif signature is None:
+                signature = value
+            else:
+                signature = b"?"  # two headers: of no grammar
+        if encoding and encoding.lower() != b"identity":
+            raise Refused(answers.UNSUPPORTED_ENCODING)
+        header = verifier.check_header(signature or b"", now=self._clock())
+        length = int(declared) if declared is not None and declared.isdigit() else None
+        if length is not None and length > self._max_body:
+            raise Refused(answers.PAYLOAD_TOO_LARGE)
+        return header, length
+
+    def _delivery(self, scope: Scope, body: bytes, secret_id: str) -> NewEvent | NewQuarantined:
+        received_at = int(self._clock() * 1_000_000)
+        raw_headers = pack_headers(scope["headers"])
+        body_hash = sha256(body).digest()
+        try:
+            payload = decode_payload(body)
+            id, type = check_identity(payload)
+        except MalformedEvent as error:
+            return NewQuarantined(
+                endpoint=ROOT_ENDPOINT,
+                body=body,
+                body_hash=body_hash,
+                raw_headers=raw_headers,
+                received_at=received_at,
+                reason=str(error),
+                secret_id=secret_id,
+            )
+        event: Event = Event(
+            id=id,
+            type=type,
+            body=body,
+            endpoint=ROOT_ENDPOINT,
+            received_at=from_micros(received_at),
+            raw_headers=raw_headers,
+        )
+        handler_ids = self._jobs_for(ROOT_ENDPOINT, type)
+        return NewEvent(event, body_hash, raw_headers, received_at, handler_ids, secret_id)
+
+    def _health(self, path: str, scope: Scope) -> Answer | None:
+        if path not in ("/health", "/health/live", "/health/ready"):
+            return None
+        if scope["method"] not in ("GET", "HEAD"):
+            return answers.READ_ONLY
+        return answers.LIVE if path == "/health/live" else answers.ready(self._not_ready())
+
+    def _reject(self, code: str, reason: str) -> None:
+        self._telemetry(Rejected(code, reason))
+
+
+def _relative_path(scope: Scope) -> str:
+    """Return the path below where the app is mounted, without slashes at its end.
+
+    ``scope["path"]`` decides, never the URL: a malformed Host header changes nothing.
+    """
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        path = path[len(root) :]
+    return path.rstrip("/")

@@ -1,0 +1,183 @@
+"""A started ``Hooks``: the parts, wired together, in one event loop of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+
+from animica_hooks.admin import Admin
+from animica_hooks.config import ENV_SECRET, Settings
+from animica_hooks.core.routing import Handler, RoutingTable
+from animica_hooks.core.signature import Verifier
+from animica_hooks.dispatch.runner import Prepared, Runner, prepare
+from animica_hooks.dispatch.worker import Worker
+from animica_hooks.errors import ConfigurationError
+from animica_hooks.receiver.app import Receiver
+from animica_hooks.store import inbox
+from animica_hooks.store.base import Store
+from animica_hooks.store.committer import Committer
+from animica_hooks.store.connect import make_store
+from animica_hooks.telemetry import Counters, Observer, Telemetry, logger
+from animica_hooks.telemetry.logs import Logs
+from animica_hooks.threads import DaemonThreads
+
+
+def owner_name() -> str:
+    """Return a name for this process that no other has, for the leases it holds."""
+    return f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(3)}"
+
+
+def open_store(settings: Settings) -> Store:
+    """Return the store of the settings' database, not opened yet."""
+    return make_store(
+        settings.database_url,
+        owner=owner_name(),
+        lease_s=settings.lease,
+        handlers=min(settings.concurrency, 32),
+    )
+
+
+class Runtime:
+    """Everything that lives as long as the app runs.
+
+    Args:
+        receives: take deliveries; needs a signing secret.
+        dispatches: run handlers.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        handlers: Sequence[Handler],
+        observers: Sequence[Observer],
+        *,
+        receives: bool,
+        dispatches: bool,
+    ) -> None:
+        self._settings = settings
+        self._table = RoutingTable(handlers)
+        self._counters = Counters()
+        self._telemetry = Telemetry([self._counters, Logs(), *observers])
+        self._receives = receives
+        self._dispatches = dispatches
+        self._threads = DaemonThreads("animica-hooks-handler")
+        self._draining = False
+        self._ids: dict[str, int] = {}
+        self.loop = asyncio.get_running_loop()
+        self.store = open_store(settings)
+        self.worker: Worker | None = None
+        self.receiver: Receiver | None = None
+
+    async def start(self) -> None:
+        """Open the database and begin.
+
+        Raises:
+            ConfigurationError: the database, a handler or the secrets are not as they must be.
+        """
+        settings = self._settings
+        if self._receives and not settings.secrets:
+            raise ConfigurationError(
+                f"there is no signing secret: set {ENV_SECRET}, or pass signing_secret to Hooks."
+            )
+        migrate = settings.auto_migrate is not False
+        await self.store.open(migrate=migrate)
+        try:
+            await self._start_parts()
+        except BaseException:
+            await self.store.close()
+            raise
+
+    async def _start_parts(self) -> None:
+        settings = self._settings
+        async with self.store.write("registration") as connection:
+            self._ids = await inbox.register_handlers(
+                connection, self._table.handlers, self.store.now()
+            )
+        prepared = self._prepare()
+        self.admin = Admin(self.store, [handler.name for handler in self._table.handlers])
+        if self._dispatches:
+            self.worker = Worker(
+                self.store,
+                self._telemetry,
+                Runner(self.store, self._threads),
+                prepared,
+                concurrency=settings.concurrency,
+                threads=settings.threads,
+            )
+        self.committer = Committer(
+            self.store,
+            self._telemetry,
+            room=self.worker.room if self.worker else lambda: 0,
+            on_leased=self.worker.accept if self.worker else lambda jobs, waiting: None,
+            ack_deadline=settings.ack_deadline,
+        )
+        if self._receives:
+            self.receiver = Receiver(
+                self.committer,
+                self._telemetry,
+                verifier=Verifier(settings.secrets, tolerance_s=settings.tolerance),
+                jobs_for=self._jobs_for,
+                not_ready=self._not_ready,
+                max_body=settings.max_body,
+                body_deadline=settings.body_deadline,
+            )
+        if self.worker:
+            self.worker.start(self.committer)
+
+    def _prepare(self) -> dict[int, Prepared]:
+        settings = self._settings
+        return {
+            self._ids[handler.name]: prepare(
+                handler,
+                id=self._ids[handler.name],
+                retry=settings.retry,
+                timeout=settings.timeout,
+            )
+            for handler in self._table.handlers
+        }
+
+    def prepared(self) -> dict[str, Prepared]:
+        """Return the handlers, ready to be called, by name."""
+        return {prepared.name: prepared for prepared in self._prepare().values()}
+
+    @property
+    def threads(self) -> DaemonThreads:
+        return self._threads
+
+    async def stop(self) -> None:
+        """Drain: refuse deliveries, let handlers end or break them off, close the database."""
+        self._draining = True
+        if self.worker:
+            await self.worker.drain(self._settings.shutdown)
+        await self.committer.close()
+        self._threads.close()
+        await self.store.close()
+        logger.debug("stopped")
+
+    def begin_draining(self) -> None:
+        """Answer 503 from now on; ``stop`` does the rest."""
+        self._draining = True
+        self.committer.refuse()
+
+    def of_process(self) -> dict[str, object]:
+        """Return what only this process knows, for ``Stats``."""
+        slots = self.worker.slots if self.worker else None
+        return {
+            "held": slots.held if slots else 0,
+            "stuck_threads": slots.stuck_threads if slots else 0,
+            "counts": dict(self._counters.counts),
+        }
+
+    def _jobs_for(self, endpoint: str, type: str) -> tuple[int, ...]:
+        return tuple([self._ids[h.name] for h in self._table.match(endpoint, type)])
+
+    def _not_ready(self) -> list[str]:
+        reasons = []
+        if self._draining:
+            reasons.append("draining")
+        if self.committer.failing:
+            reasons.append("database")
+        return reasons

@@ -1,0 +1,1 @@
+"""The only place that speaks SQL: events, jobs, failures, the quarantine and replays."""

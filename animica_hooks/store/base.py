@@ -1,0 +1,83 @@
+"""The port to SQL: what each database brings, and the clock that all of them share."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import Session
+
+from animica_hooks.core.outcome import SECOND
+from animica_hooks.store.records import Batch, Committed
+from animica_hooks.store.session import Unit
+
+
+class Store(ABC):
+    """One database, as one process uses it.
+
+    Args:
+        owner: names the process in the leases it holds.
+        lease_s: seconds that a lease lasts unless it is renewed.
+    """
+
+    def __init__(self, *, owner: str, lease_s: float) -> None:
+        self.owner = owner
+        self.lease = int(lease_s * SECOND)
+
+    def now(self) -> int:
+        """Return the time that due dates and leases are reckoned in, in microseconds."""
+        return time.time_ns() // 1000
+
+    @abstractmethod
+    async def open(self, *, migrate: bool) -> None:
+        """Connect; bring the schema up to date or check that it is.
+
+        Raises:
+            ConfigurationError: the database can not be used, or its schema is not current.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close every connection. Nothing may be under way."""
+
+    @abstractmethod
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a connection to read with."""
+
+    @abstractmethod
+    def write(self, holder: str) -> AbstractAsyncContextManager[AsyncConnection]:
+        """Open a transaction that commits at the end of the block, or rolls back if it raises."""
+
+    @abstractmethod
+    async def commit(self, batch: Batch) -> Committed:
+        """Do all of a batch in one transaction; when this returns it is on disk.
+
+        Not for concurrent use.
+
+        Raises:
+            StoreUnavailable: nothing was acknowledged; a commit whose outcome is unknown may yet
+                have happened, which deduplication and fences make harmless.
+        """
+
+    @abstractmethod
+    def session(
+        self, holder: str, *, record: bool = False
+    ) -> AbstractAsyncContextManager[tuple[AsyncSession, Unit]]:
+        """Open the session of an ``async def`` handler and its unit of work.
+
+        Args:
+            holder: names the handler.
+            record: list the writes, for a dry run.
+        """
+
+    @abstractmethod
+    def sync_session(
+        self, holder: str, *, record: bool = False
+    ) -> AbstractContextManager[tuple[Session, Unit]]:
+        """Open the same for a plain ``def``, in its thread."""
+
+    @abstractmethod
+    def slow_writer(self) -> tuple[str, float] | None:
+        """Return who keeps others from writing, and for how many seconds; None where nobody."""

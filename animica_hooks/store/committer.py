@@ -1,0 +1,301 @@
+"""Group commit: what arrives while a commit runs shares the next one.
+
+Rule 1: one commit at a time, begun as soon as the one before has ended and something waits for
+        it. There is no timer that adds latency: at low load a batch is one delivery.
+Rule 2: an acknowledgement follows the commit. A delivery whose commit does not end within the ack
+        deadline is given up: its sender tries again, and deduplication makes that harmless.
+Rule 3: marks of ended attempts wait for company, at most ``LINGER_S``. A crash in between costs
+        one more run of a handler, which is what at-least-once means.
+Rule 4: marks are never dropped. They stay until they are committed or the store is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from animica_hooks.errors import StoreError, StoreUnavailable
+from animica_hooks.store.records import (
+    Batch,
+    Committed,
+    LeasedJob,
+    Mark,
+    NewEvent,
+    NewQuarantined,
+    Receipt,
+)
+from animica_hooks.telemetry import (
+    Conflicted,
+    Fenced,
+    Quarantined,
+    SlowWriter,
+    Stored,
+    Telemetry,
+    logger,
+)
+
+LINGER_S = 0.02
+MAX_BATCH = 256
+MAX_WAITING = 4096
+MAX_WAITING_BYTES = 64 * 1024 * 1024
+SLOW_WRITER_S = 1.0
+_SWEEP_S = 0.1
+_PAUSE_AFTER_FAILURE_S = 0.1
+
+
+class CommitsBatches(Protocol):
+    """What the committer needs of a store."""
+
+    async def commit(self, batch: Batch) -> Committed: ...
+
+    def slow_writer(self) -> tuple[str, float] | None: ...
+
+
+class _Waiting:
+    """A delivery, and the request that waits for it to be on disk."""
+
+    __slots__ = ("deadline", "delivery", "future")
+
+    def __init__(
+        self, delivery: NewEvent | NewQuarantined, future: asyncio.Future[Receipt], deadline: float
+    ) -> None:
+        self.delivery = delivery
+        self.future = future
+        self.deadline = deadline
+
+
+class Committer:
+    """Collects what has to be written and commits it in batches.
+
+    Args:
+        room: tells for how many more jobs this process's worker has room.
+        on_leased: takes the jobs it was given, and whether jobs were made that nobody holds.
+        ack_deadline: seconds after which a delivery that is not on disk is given up.
+
+    Attributes:
+        failing: the last commit failed.
+    """
+
+    def __init__(
+        self,
+        store: CommitsBatches,
+        telemetry: Telemetry,
+        *,
+        room: Callable[[], int],
+        on_leased: Callable[[list[LeasedJob], bool], None],
+        ack_deadline: float,
+    ) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._room = room
+        self._on_leased = on_leased
+        self._ack_deadline = ack_deadline
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[_Waiting] = deque()
+        self._committing: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._marks: list[Mark] = []
+        self._renewals: list[tuple[int, int]] = []
+        self._claim: tuple[Batch, asyncio.Future[list[LeasedJob]]] | None = None
+        self._wake = asyncio.Event()
+        self._linger: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._slow_holder: tuple[str, float] | None = None
+        self._refusing = False
+        self._closing = False
+        self.failing = False
+        self._task = asyncio.create_task(self._run(), name="animica-hooks committer")
+
+    def deliver(self, delivery: NewEvent | NewQuarantined) -> asyncio.Future[Receipt]:
+        """Return a future that is done when the delivery is on disk.
+
+        The future raises ``StoreUnavailable`` where that did not happen in time.
+
+        Raises:
+            StoreUnavailable: too much waits already, or the store is closing.
+        """
+        size = len(delivery.body)
+        if self._refusing:
+            raise StoreUnavailable("the receiver is shutting down.")
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
+            raise StoreUnavailable("more deliveries wait for the database than can be held.")
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        self._waiting.append(_Waiting(delivery, future, self._loop.time() + self._ack_deadline))
+        self._waiting_bytes += size
+        self._wake.set()
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
+        return future
+
+    def mark(self, mark: Mark) -> None:
+        """Have an attempt's end written, soon."""
+        self._marks.append(mark)
+        if self._linger is None:
+            self._linger = self._loop.call_later(LINGER_S, self._end_linger)
+
+    def renew(self, leases: Sequence[tuple[int, int]]) -> None:
+        """Have leases prolonged."""
+        self._renewals.extend(leases)
+        self._wake.set()
+
+    async def claim(
+        self, most: int, handler_ids: Sequence[int], *, orphans: bool = False
+    ) -> list[LeasedJob]:
+        """Claim due jobs; one claim at a time.
+
+        Raises:
+            StoreUnavailable: nothing was claimed.
+        """
+        future: asyncio.Future[list[LeasedJob]] = self._loop.create_future()
+        request = Batch(claim=most, claim_for=handler_ids, claim_orphans=orphans)
+        self._claim = (request, future)
+        self._wake.set()
+        return await future
+
+    def refuse(self) -> None:
+        """Refuse deliveries from now on."""
+        self._refusing = True
+
+    async def close(self) -> None:
+        """Commit what waits, then stop."""
+        self._refusing = self._closing = True
+        self._wake.set()
+        await self._task
+        for timer in (self._linger, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            if self._has_work():
+                await self._commit()
+            elif self._closing:
+                return
+            else:
+                await self._wake.wait()
+
+    def _has_work(self) -> bool:
+        marks_due = self._marks and (self._linger is None or self._closing)
+        # A store that fails is tried again without waiting for a delivery: readiness depends on it.
+        probe = self.failing and not self._closing
+        return bool(self._waiting or marks_due or self._renewals or self._claim or probe)
+
+    def _end_linger(self) -> None:
+        self._linger = None
+        self._wake.set()
+
+    async def _commit(self) -> None:
+        batch, claim = self._take()
+        try:
+            committed = await self._store.commit(batch)
+        except StoreError as error:
+            await self._failed(batch, claim, error)
+        except Exception as error:  # a bug, but the committer has to live
+            logger.exception("committing a batch failed unexpectedly")
+            await self._failed(batch, claim, StoreUnavailable(f"{type(error).__name__}."))
+        else:
+            self._succeeded(batch, claim, committed)
+
+    def _take(self) -> tuple[Batch, asyncio.Future[list[LeasedJob]] | None]:
+        """Take what waits, leaving out what nobody waits for any more."""
+        taken: list[_Waiting] = []
+        while self._waiting and len(taken) < MAX_BATCH:
+            waiting = self._waiting.popleft()
+            self._waiting_bytes -= len(waiting.delivery.body)
+            if not waiting.future.done():
+                taken.append(waiting)
+        self._committing = taken
+        batch, claim = self._claim or (Batch(), None)
+        self._claim = None
+        batch.deliveries = [waiting.delivery for waiting in taken]
+        batch.room = max(0, self._room() - batch.claim)
+        batch.marks, self._marks = self._marks, []
+        batch.renewals, self._renewals = self._renewals, []
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        return batch, claim
+
+    def _succeeded(
+        self,
+        batch: Batch,
+        claim: asyncio.Future[list[LeasedJob]] | None,
+        committed: Committed,
+    ) -> None:
+        self.failing = False
+        receipts: Counter[str] = Counter()
+        secrets: Counter[str] = Counter()
+        for waiting, receipt in zip(self._committing, committed.receipts, strict=True):
+            if not waiting.future.done():
+                waiting.future.set_result(receipt)
+            receipts[receipt.value] += 1
+            secrets[waiting.delivery.secret_id] += 1
+        self._committing = []
+        if claim is not None and not claim.done():
+            claim.set_result(committed.claimed)
+        elif committed.claimed:  # whoever asked is gone: the worker gives them back
+            self._on_leased(committed.claimed, False)
+        if committed.leased or committed.waiting:
+            self._on_leased(committed.leased, committed.waiting)
+        if receipts:
+            self._telemetry(Stored(receipts, secrets))
+        for noteworthy in committed.conflicts:
+            self._telemetry(Conflicted(*noteworthy))
+        if Receipt.QUARANTINED.value in receipts:
+            self._tell_quarantined(batch)
+        if committed.fenced:
+            self._telemetry(Fenced(committed.fenced))
+
+    def _tell_quarantined(self, batch: Batch) -> None:
+        for held in batch.deliveries:
+            if isinstance(held, NewQuarantined):
+                self._telemetry(Quarantined(held.endpoint, held.reason, held.body_hash.hex()))
+
+    async def _failed(
+        self,
+        batch: Batch,
+        claim: asyncio.Future[list[LeasedJob]] | None,
+        error: StoreError,
+    ) -> None:
+        logger.error("a commit failed: %s", error)
+        self.failing = True
+        for waiting in self._committing:
+            if not waiting.future.done():
+                waiting.future.set_exception(error)
+        self._committing = []
+        if claim is not None and not claim.done():
+            claim.set_exception(error)
+        self._marks = [*batch.marks, *self._marks]
+        if self._closing and not self._waiting:
+            # Their leases run out; the jobs run again elsewhere.
+            self._marks = []
+        if not self._waiting:
+            await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
+
+    def _sweep(self) -> None:
+        """Give up deliveries that are past the ack deadline; name a writer who is slow."""
+        now = self._loop.time()
+        late = StoreUnavailable("the database did not commit within the ack deadline.")
+        for waiting in (*self._committing, *self._waiting):
+            if waiting.deadline > now:
+                break
+            if not waiting.future.done():
+                waiting.future.set_exception(late)
+        self._look_at_writer()
+        pending = self._committing or self._waiting
+        self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep) if pending else None
+
+    def _look_at_writer(self) -> None:
+        held = self._store.slow_writer()
+        if held is None or held[0] == "inbox" or held[1] < SLOW_WRITER_S:
+            return
+        holder, seconds = held
+        began = self._loop.time() - seconds
+        if self._slow_holder and self._slow_holder[0] == holder:
+            if abs(self._slow_holder[1] - began) < SLOW_WRITER_S:
+                return  # said already
+        self._slow_holder = (holder, began)
+        self._telemetry(SlowWriter(holder, seconds))

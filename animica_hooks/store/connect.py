@@ -1,0 +1,57 @@
+"""From a database URL to a store."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from animica_hooks.errors import ConfigurationError
+from animica_hooks.store.base import Store
+from animica_hooks.store.sqlite import SqliteStore
+
+_EXAMPLE = "sqlite:///animica-hooks.db (in the working directory) or sqlite:////var/lib/hooks.db"
+
+
+def make_store(url: str, *, owner: str, lease_s: float, handlers: int) -> Store:
+    """Return the store of a database, not opened yet.
+
+    Args:
+        handlers: sessions of handlers that may be open at once.
+
+    Raises:
+        ConfigurationError: the URL is not one of a database that is supported.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        # Its message would quote the URL, and with it a password.
+        raise ConfigurationError(f"database_url is not a URL: write {_EXAMPLE}.") from None
+    if parsed.get_backend_name() != "sqlite" or parsed.drivername != "sqlite":
+        raise ConfigurationError(
+            f"database_url begins with {parsed.drivername}://, and only sqlite:/// is supported: "
+            f"write {_EXAMPLE}."
+        )
+    path = _sqlite_path(parsed.database, options=bool(parsed.query), host=parsed.host)
+    return SqliteStore(path, owner=owner, lease_s=lease_s, handlers=handlers)
+
+
+def _sqlite_path(database: str | None, *, options: bool, host: str | None) -> Path:
+    if not database or database == ":memory:" or database.startswith("file:"):
+        raise ConfigurationError(
+            f"database_url names no file, and in memory nothing is durable: write {_EXAMPLE}."
+        )
+    if options or host:
+        raise ConfigurationError(
+            f"database_url has a host or options, which are not supported: write {_EXAMPLE}."
+        )
+    path = Path(database).absolute()
+    if path.is_dir():
+        raise ConfigurationError(f"the database {path} is a directory: name a file in it.")
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"the directory of the database {path} does not exist: create it.")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigurationError(f"the database {path} can not be written: change its permissions.")
+    return path

@@ -1,0 +1,301 @@
+"""Look at what is stored, and change single rows at a person's word. SQLAlchemy Core only."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, func, null, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from animica_hooks.core.event import Event
+from animica_hooks.core.job import State, Verb, sources
+from animica_hooks.core.outcome import from_micros, to_micros
+from animica_hooks.store.base import Store
+from animica_hooks.store.tables import (
+    events,
+    failures,
+    handlers,
+    in_state,
+    jobs,
+    quarantine,
+    redeliveries,
+)
+from animica_hooks.store.views import (
+    EventView,
+    FailureView,
+    JobView,
+    QuarantineView,
+    Stats,
+)
+
+PAGE = 200
+
+
+async def find_events(
+    store: Store,
+    *,
+    ids: Sequence[str] | None = None,
+    type: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int | None = None,
+) -> AsyncIterator[EventView]:
+    """Yield events, newest first, reading a page at a time by key.
+
+    Args:
+        type: a pattern: ``a.b``, ``a.*`` or ``*``.
+        since, until: of their receipt; the second is excluded.
+    """
+    query = select(
+        events.c.seq, events.c.id, events.c.type, events.c.endpoint, events.c.received_at
+    ).order_by(events.c.seq.desc())
+    if ids is not None:
+        query = query.where(events.c.id.in_(ids))
+    query = received_between(of_type(query, type), since, until)
+    async for rows in _pages(store, query, events.c.seq, limit):
+        async with store.read() as connection:
+            seqs = [row.seq for row in rows]
+            counts = await _job_counts(connection, seqs)
+            again = await _redeliveries(connection, seqs)
+        for row in rows:
+            more, conflicts = again.get(row.seq, (0, 0))
+            yield EventView(
+                seq=row.seq,
+                id=row.id,
+                type=row.type,
+                endpoint=row.endpoint,
+                received_at=from_micros(row.received_at),
+                deliveries=1 + more,
+                conflicts=conflicts,
+                jobs=counts[row.seq],
+            )
+
+
+async def find_jobs(
+    store: Store,
+    *,
+    ids: Sequence[int] | None = None,
+    states: Sequence[str] | None = None,
+    handler: str | None = None,
+    event_id: str | None = None,
+    type: str | None = None,
+    limit: int | None = None,
+) -> AsyncIterator[JobView]:
+    """Yield jobs, newest first, reading a page at a time by key."""
+    query = (
+        select(
+            jobs,
+            events.c.id.label("event_id"),
+            events.c.type.label("event_type"),
+            events.c.endpoint,
+            handlers.c.name.label("handler"),
+        )
+        .join(events, events.c.seq == jobs.c.event_seq)
+        .join(handlers, handlers.c.id == jobs.c.handler_id)
+        .order_by(jobs.c.id.desc())
+    )
+    if ids is not None:
+        query = query.where(jobs.c.id.in_(ids))
+    if states is not None and len(states) == 1:
+        query = query.where(in_state(State(states[0])))
+    elif states is not None:
+        query = query.where(jobs.c.state.in_([State(state).value for state in states]))
+    if handler is not None:
+        query = query.where(handlers.c.name == handler)
+    if event_id is not None:
+        query = query.where(events.c.id == event_id)
+    async for rows in _pages(store, of_type(query, type), jobs.c.id, limit):
+        for row in rows:
+            yield JobView(
+                id=row.id,
+                event_id=row.event_id,
+                event_type=row.event_type,
+                endpoint=row.endpoint,
+                handler=row.handler,
+                state=row.state,
+                attempts=row.attempts,
+                failed=row.failed,
+                due_at=_moment(row.due_at),
+                created_at=from_micros(row.created_at),
+                finished_at=_moment(row.finished_at),
+                leased_by=row.leased_by,
+                reason=row.reason,
+                replay_id=row.replay_id,
+                replayed_from=row.replayed_from,
+            )
+
+
+def of_type(query: Select[Any], pattern: str | None) -> Select[Any]:
+    """Narrow a query of events to a pattern."""
+    if pattern is None or pattern == "*":
+        return query
+    if pattern.endswith("*"):
+        return query.where(events.c.type.startswith(pattern[:-1], autoescape=True))
+    return query.where(events.c.type == pattern)
+
+
+def received_between(
+    query: Select[Any], since: datetime | None, until: datetime | None
+) -> Select[Any]:
+    """Narrow a query of events to those received in a span of time."""
+    if since is not None:
+        query = query.where(events.c.received_at >= to_micros(since))
+    if until is not None:
+        query = query.where(events.c.received_at < to_micros(until))
+    return query
+
+
+async def _pages(
+    store: Store, query: Select[Any], key: Any, limit: int | None
+) -> AsyncIterator[Sequence[Any]]:
+    """Read a query that is ordered by ``key``, descending, without an open transaction between."""
+    left, before = limit, None
+    while left is None or left > 0:
+        page = query.limit(PAGE if left is None else min(PAGE, left))
+        if before is not None:
+            page = page.where(key < before)
+        async with store.read() as connection:
+            rows = (await connection.execute(page)).all()
+        if not rows:
+            return
+        yield rows
+        before = getattr(rows[-1], key.name)
+        if left is not None:
+            left -= len(rows)
+
+
+async def _job_counts(
+    connection: AsyncConnection, seqs: Sequence[int]
+) -> dict[int, dict[str, int]]:
+    counts: dict[int, dict[str, int]] = defaultdict(dict)
+    rows = await connection.execute(
+        select(jobs.c.event_seq, jobs.c.state, func.count())
+        .where(jobs.c.event_seq.in_(seqs))
+        .group_by(jobs.c.event_seq, jobs.c.state)
+    )
+    for seq, state, count in rows:
+        counts[seq][state] = count
+    return counts
+
+
+async def _redeliveries(
+    connection: AsyncConnection, seqs: Sequence[int]
+) -> dict[int, tuple[int, int]]:
+    rows = await connection.execute(
+        select(
+            redeliveries.c.event_seq,
+            func.sum(redeliveries.c.count),
+            func.sum(redeliveries.c.count).filter(redeliveries.c.conflict),
+        )
+        .where(redeliveries.c.event_seq.in_(seqs))
+        .group_by(redeliveries.c.event_seq)
+    )
+    return {seq: (count, conflicts or 0) for seq, count, conflicts in rows}
+
+
+async def load_event(store: Store, seq: int) -> Event:
+    """Read one event, with its body."""
+    async with store.read() as connection:
+        row = (await connection.execute(select(events).where(events.c.seq == seq))).one()
+    return Event(
+        id=row.id,
+        type=row.type,
+        body=row.body or b"",
+        endpoint=row.endpoint,
+        received_at=from_micros(row.received_at),
+        raw_headers=row.headers,
+    )
+
+
+async def find_failures(store: Store, job_id: int) -> list[FailureView]:
+    """List what the failed attempts of a job left behind, oldest first."""
+    async with store.read() as connection:
+        rows = await connection.execute(
+            select(failures).where(failures.c.job_id == job_id).order_by(failures.c.id)
+        )
+        return [
+            FailureView(row.attempt, from_micros(row.at), row.error, row.message, row.traceback)
+            for row in rows
+        ]
+
+
+async def revive_job(store: Store, job_id: int) -> bool:
+    """Make a dead or cancelled job available again, with all its attempts before it.
+
+    Returns:
+        False where there is no such job in one of these states.
+    """
+    async with store.write("jobs retry") as connection:
+        revived = await connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job_id, jobs.c.state.in_(sources(Verb.REVIVE)))
+            .values(
+                state=State.AVAILABLE.value,
+                due_at=store.now(),
+                failed=0,
+                reason=null(),
+                finished_at=null(),
+            )
+        )
+    return bool(revived.rowcount)
+
+
+async def find_quarantined(
+    store: Store, *, ids: Sequence[int] | None = None, limit: int | None = None
+) -> AsyncIterator[QuarantineView]:
+    """Yield what is in the quarantine, newest first."""
+    query = select(
+        quarantine.c.id,
+        quarantine.c.endpoint,
+        quarantine.c.received_at,
+        quarantine.c.deliveries,
+        quarantine.c.reason,
+        func.length(quarantine.c.body).label("size"),
+        quarantine.c.body_hash,
+    ).order_by(quarantine.c.id.desc())
+    if ids is not None:
+        query = query.where(quarantine.c.id.in_(ids))
+    async for rows in _pages(store, query, quarantine.c.id, limit):
+        for row in rows:
+            yield QuarantineView(
+                id=row.id,
+                endpoint=row.endpoint,
+                received_at=from_micros(row.received_at),
+                deliveries=row.deliveries,
+                reason=row.reason,
+                size=row.size,
+                sha256=row.body_hash.hex(),
+            )
+
+
+async def load_quarantined(store: Store, id: int) -> Any | None:
+    """Read one row of the quarantine, with its body; None where there is none."""
+    async with store.read() as connection:
+        found = await connection.execute(select(quarantine).where(quarantine.c.id == id))
+        return found.one_or_none()
+
+
+async def discard_quarantined(store: Store, id: int) -> bool:
+    """Delete a row of the quarantine; False where there is none."""
+    async with store.write("quarantine") as connection:
+        gone = await connection.execute(delete(quarantine).where(quarantine.c.id == id))
+    return bool(gone.rowcount)
+
+
+async def count_states(store: Store) -> Stats:
+    """Count what waits and what has ended badly, by partial indexes."""
+    async with store.read() as connection:
+        counted = [
+            await connection.scalar(select(func.count()).select_from(jobs).where(in_state(state)))
+            for state in (State.AVAILABLE, State.LEASED, State.DEAD)
+        ]
+        quarantined = await connection.scalar(select(func.count()).select_from(quarantine))
+    available, leased, dead = (count or 0 for count in counted)
+    return Stats(available, leased, dead, quarantined or 0)
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else from_micros(micros)

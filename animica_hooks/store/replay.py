@@ -1,0 +1,317 @@
+"""Make new jobs for stored events.
+
+Rule 1: a replay makes new jobs and changes none; dedup does not concern it.
+Rule 2: of an event and a handler the latest job counts. One that is still to run is not repeated.
+Rule 3: events are replayed in the order in which they were received.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from animica_hooks.core.job import State
+from animica_hooks.core.outcome import SECOND, from_micros
+from animica_hooks.core.routing import check_pattern, matches, takes
+from animica_hooks.errors import ReplayRefused
+from animica_hooks.store.base import Store
+from animica_hooks.store.queries import received_between
+from animica_hooks.store.tables import events, handlers, jobs, replays
+from animica_hooks.store.views import Replay, ReplayPlan
+
+_EVENTS_AT_ONCE = 250
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayFilters:
+    """Which events, and which of their handlers, are replayed; all that is given must hold.
+
+    Attributes:
+        ids: of events.
+        types: patterns.
+        since, until: of their receipt; the second is excluded.
+        states: the state of the latest job of an event and a handler.
+        handlers: their names.
+        limit: make at most so many jobs.
+        all: replay everything; without it, no filter at all is refused.
+    """
+
+    ids: Sequence[str] | None = None
+    types: Sequence[str] | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    states: Sequence[str] | None = None
+    handlers: Sequence[str] | None = None
+    limit: int | None = None
+    all: bool = False
+
+    def check(self) -> None:
+        """Raise ``ReplayRefused`` where this can not be meant."""
+        given = (self.ids, self.types, self.since, self.until, self.states, self.handlers)
+        if not self.all and all(value is None for value in given):
+            raise ReplayRefused(
+                "a replay without a filter would run every handler for every stored event: say "
+                "which (ids, types, since, until, states, handlers), or all=True."
+            )
+        for name in ("ids", "types", "states", "handlers"):
+            if isinstance(getattr(self, name), str):
+                raise ReplayRefused(f"{name} must be a list, not a string.")
+        for moment in (self.since, self.until):
+            if moment is not None and moment.tzinfo is None:
+                raise ReplayRefused("since and until must be aware: give them a time zone.")
+        for type in self.types or ():
+            check_pattern(type)
+        for state in self.states or ():
+            if state not in list(State):
+                raise ReplayRefused(f"no job is ever {state!r}: it is one of {', '.join(State)}.")
+        if self.limit is not None and self.limit < 1:
+            raise ReplayRefused(f"limit must be 1 or more, not {self.limit}.")
+
+    def as_json(self) -> str:
+        return json.dumps({k: v for k, v in asdict(self).items() if v is not None}, default=str)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """An event and a handler that it is to be handled by again.
+
+    Attributes:
+        origin: the latest job of both; None where there was none.
+        keyed_by: what the origin's idempotency key is made of.
+        pending: the origin is still to run.
+    """
+
+    seq: int
+    type: str
+    received_at: int
+    handler_id: int
+    handler: str
+    origin: int | None
+    keyed_by: int | None
+    pending: bool
+
+
+async def plan(store: Store, filters: ReplayFilters, known: Sequence[str] | None) -> ReplayPlan:
+    """Count what a replay would do, without doing it. See ``pairs``."""
+    types: Counter[str] = Counter()
+    names: Counter[str] = Counter()
+    moments: list[int] = []
+    skipped = 0
+    async for chunk in pairs(store, filters, known):
+        for pair in chunk:
+            if pair.pending:
+                skipped += 1
+                continue
+            types[pair.type] += 1
+            names[pair.handler] += 1
+            moments = [min([*moments, pair.received_at]), max([*moments, pair.received_at])]
+    oldest, newest = (from_micros(m) for m in moments) if moments else (None, None)
+    return ReplayPlan(types.total(), dict(types), dict(names), oldest, newest, skipped)
+
+
+async def replay(
+    store: Store,
+    filters: ReplayFilters,
+    known: Sequence[str] | None,
+    *,
+    rate: float | None = None,
+    keep_keys: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, planned: None,
+) -> Replay:
+    """Make the jobs of a replay.
+
+    Args:
+        known: the handlers of this app; None for all that the database knows.
+        rate: jobs a second, at most, that become due.
+        keep_keys: the new jobs have the idempotency keys of those they repeat.
+        on_progress: is told how many of how many are done.
+    """
+    planned = (await plan(store, filters, known)).count
+    replay_id = await _begin(store, filters, planned)
+    start = store.now()
+    created = skipped = 0
+    async for chunk in pairs(store, filters, known):
+        rows = []
+        for pair in chunk:
+            if pair.pending:
+                skipped += 1
+                continue
+            delay = int((created + len(rows)) / rate * SECOND) if rate else 0
+            rows.append(_new_job(pair, replay_id, start + delay, store.now(), keep_keys))
+        if rows:
+            async with store.write("replay") as connection:
+                await connection.execute(insert(jobs), rows)
+                created += len(rows)
+                await _note(connection, replay_id, created, skipped)
+        on_progress(created, planned)
+    async with store.write("replay") as connection:
+        await _note(connection, replay_id, created, skipped, finished_at=store.now())
+    return Replay(replay_id, planned, created, skipped)
+
+
+async def _begin(store: Store, filters: ReplayFilters, planned: int) -> int:
+    async with store.write("replay") as connection:
+        begun = await connection.execute(
+            insert(replays).values(
+                created_at=store.now(),
+                filters=filters.as_json(),
+                planned=planned,
+                created=0,
+                skipped=0,
+            )
+        )
+    return int(begun.inserted_primary_key[0])
+
+
+async def _note(
+    connection: AsyncConnection,
+    replay_id: int,
+    created: int,
+    skipped: int,
+    finished_at: int | None = None,
+) -> None:
+    await connection.execute(
+        update(replays)
+        .where(replays.c.id == replay_id)
+        .values(created=created, skipped=skipped, finished_at=finished_at)
+    )
+
+
+def _new_job(pair: Pair, replay_id: int, due_at: int, now: int, keep_keys: bool) -> dict[str, Any]:
+    return {
+        "event_seq": pair.seq,
+        "handler_id": pair.handler_id,
+        "state": State.AVAILABLE.value,
+        "due_at": due_at,
+        "attempts": 0,
+        "failed": 0,
+        "fence": 0,
+        "orphaned": 0,
+        "created_at": max(now, due_at),
+        "replay_id": replay_id,
+        "replayed_from": pair.origin,
+        "keyed_by": pair.keyed_by if keep_keys else replay_id,
+    }
+
+
+async def pairs(
+    store: Store, filters: ReplayFilters, known: Sequence[str] | None
+) -> AsyncIterator[list[Pair]]:
+    """Yield what a replay is about, in order, a chunk of events at a time.
+
+    Each chunk is read when it is asked for, so that what was made meanwhile counts.
+    """
+    filters.check()
+    async with store.read() as connection:
+        recorded = (await connection.execute(select(handlers))).all()
+    wanted = _wanted_handlers(recorded, filters, known)
+    patterns = {row.id: (json.loads(row.patterns), row.endpoint) for row in recorded}
+    after, left = 0, filters.limit
+    last = await _last_seq(store)
+    while left is None or left > 0:
+        async with store.read() as connection:
+            found = (await connection.execute(_events_after(after, last, filters))).all()
+            latest = await _latest_jobs(connection, [row.seq for row in found])
+        if not found:
+            return
+        chunk: list[Pair] = []
+        for event in found:
+            after = event.seq
+            if filters.types is not None and not any(
+                matches(pattern, event.type) for pattern in filters.types
+            ):
+                continue
+            for handler_id, name in wanted.items():
+                job = latest.get((event.seq, handler_id))
+                listens, endpoint = patterns[handler_id]
+                if filters.states is not None:
+                    if job is None or job.state not in filters.states:
+                        continue
+                elif job is None and not takes(listens, endpoint, event.endpoint, event.type):
+                    continue
+                chunk.append(_pair(event, handler_id, name, job))
+        if left is not None:
+            chunk = _cut(chunk, left)
+            left -= sum(not pair.pending for pair in chunk)
+        yield chunk
+
+
+async def _last_seq(store: Store) -> int:
+    async with store.read() as connection:
+        return await connection.scalar(select(func.max(events.c.seq))) or 0
+
+
+def _events_after(after: int, last: int, filters: ReplayFilters) -> Any:
+    query = (
+        select(events.c.seq, events.c.endpoint, events.c.type, events.c.received_at)
+        .where(events.c.seq > after, events.c.seq <= last)
+        .order_by(events.c.seq)
+        .limit(_EVENTS_AT_ONCE)
+    )
+    if filters.ids is not None:
+        query = query.where(events.c.id.in_(filters.ids))
+    if filters.states is not None:
+        query = query.where(
+            exists().where(jobs.c.event_seq == events.c.seq, jobs.c.state.in_(list(filters.states)))
+        )
+    return received_between(query, filters.since, filters.until)
+
+
+def _wanted_handlers(
+    recorded: Sequence[Any], filters: ReplayFilters, known: Sequence[str] | None
+) -> dict[int, str]:
+    names = {row.name for row in recorded}
+    for name in filters.handlers or ():
+        if name not in names:
+            raise ReplayRefused(
+                f"no handler {name!r} has ever been started with this database; it knows "
+                f"{', '.join(sorted(names)) or 'none'}."
+            )
+    return {
+        row.id: row.name
+        for row in recorded
+        if (filters.handlers is None or row.name in filters.handlers)
+        and (known is None or row.name in known)
+    }
+
+
+async def _latest_jobs(
+    connection: AsyncConnection, seqs: Sequence[int]
+) -> dict[tuple[int, int], Any]:
+    rows = await connection.execute(
+        select(jobs.c.event_seq, jobs.c.handler_id, jobs.c.id, jobs.c.state, jobs.c.keyed_by)
+        .where(jobs.c.event_seq.in_(seqs))
+        .order_by(jobs.c.id)
+    )
+    return {(row.event_seq, row.handler_id): row for row in rows}
+
+
+def _pair(event: Any, handler_id: int, name: str, job: Any | None) -> Pair:
+    return Pair(
+        seq=event.seq,
+        type=event.type,
+        received_at=event.received_at,
+        handler_id=handler_id,
+        handler=name,
+        origin=None if job is None else job.id,
+        keyed_by=None if job is None else job.keyed_by,
+        pending=job is not None and not State(job.state).final,
+    )
+
+
+def _cut(chunk: list[Pair], left: int) -> list[Pair]:
+    """Keep the first pairs, up to ``left`` that are not pending."""
+    kept: list[Pair] = []
+    for pair in chunk:
+        if left == 0:
+            break
+        kept.append(pair)
+        left -= not pair.pending
+    return kept

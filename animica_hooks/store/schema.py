@@ -1,0 +1,95 @@
+"""The schema's version, and the way there by Alembic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, text
+
+from animica_hooks.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"  # the newest migration; saves importing Alembic at each start
+VERSION_TABLE = "hooks_version"
+
+
+def current(connection: Connection) -> str | None:
+    """Return the version that the database is at; None where it has no tables of ours."""
+    if not inspect(connection).has_table(VERSION_TABLE):
+        return None
+    return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the database to ``HEAD``, within the transaction that the caller has begun.
+
+    Raises:
+        ConfigurationError: the database is newer than this package.
+    """
+    at = current(connection)
+    if at == HEAD:
+        return
+    require_known(at)
+
+    from alembic import command
+
+    command.upgrade(_config(connection), HEAD)
+
+
+def require_current(connection: Connection) -> None:
+    """Raise ``ConfigurationError`` unless the database is at ``HEAD``."""
+    at = current(connection)
+    if at == HEAD:
+        return
+    require_known(at)
+    found = "has no tables of animica_hooks" if at is None else f"is at schema {at}"
+    raise ConfigurationError(
+        f"the database {found}, and {HEAD} is needed: run 'animica-hooks db upgrade'."
+    )
+
+
+def require_known(version: str | None) -> None:
+    """Raise ``ConfigurationError`` for a version that a newer package has made."""
+    known = {path.name.split("_")[0] for path in (_folder() / "versions").glob("[0-9]*.py")}
+    if version is not None and version not in known:
+        raise ConfigurationError(
+            f"the database is at schema {version}, which this animica_hooks does not know (it "
+            f"knows up to {HEAD}): install the newer animica_hooks that upgraded it."
+        )
+
+
+def differences(connection: Connection) -> list[str]:
+    """Compare the tables with what the code expects; an empty list where they agree."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    from animica_hooks.store.tables import metadata
+
+    context = MigrationContext.configure(
+        connection,
+        opts={
+            "version_table": VERSION_TABLE,
+            "compare_type": True,
+            "include_name": lambda name, kind, _: kind != "table" or name in metadata.tables,
+        },
+    )
+    return [str(difference) for difference in compare_metadata(context, metadata)]
+
+
+def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_folder()).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _folder() -> Path:
+    """The migrations: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "migrations"
+    return installed if installed.is_dir() else package.parent / "migrations"

@@ -1,0 +1,145 @@
+"""What happened, as frozen data, and who is told.
+
+An observation is data; an observer is a callable that takes one. What is seen of every delivery
+is told once a batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+logger = logging.getLogger("animica_hooks")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A batch of deliveries was committed.
+
+    Attributes:
+        receipts: how many were ``new``, ``duplicate``, ``conflict``, ``quarantined``.
+        secrets: how many each signing secret verified, by the secret's id.
+    """
+
+    receipts: Mapping[str, int]
+    secrets: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Conflicted:
+    """An id came again with another body; the first one counts.
+
+    Attributes:
+        stored, received: SHA-256 of both bodies, hex.
+    """
+
+    endpoint: str
+    event_id: str
+    stored: str
+    received: str
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """An authentic delivery was not usable as an event and is kept in the quarantine."""
+
+    endpoint: str
+    reason: str
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A request was answered with an error and nothing was stored.
+
+    Attributes:
+        code: the answer's ``code``.
+        reason: for ``invalid_signature`` which check failed, else the code.
+    """
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """An attempt ended.
+
+    Attributes:
+        verb: what became of the job: ``complete``, ``retry``, ``bury``, ``cancel``, ``release``.
+        seconds: how long the handler ran.
+        error: class and place of what it raised, without the message; None where it did not.
+    """
+
+    handler: str
+    event_id: str
+    job_id: int
+    attempt: int
+    verb: str
+    seconds: float
+    error: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """Marks came too late: the jobs' leases had run out and others have them."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlowWriter:
+    """Somebody has kept the database's write slot for long, and deliveries wait."""
+
+    holder: str
+    seconds: float
+
+
+Observation: TypeAlias = (
+    Stored | Conflicted | Quarantined | Rejected | Attempted | Fenced | SlowWriter
+)
+Observer: TypeAlias = Callable[[Observation], None]
+
+
+class Telemetry:
+    """Tells observers; one that raises is logged and hurts nothing else."""
+
+    def __init__(self, observers: list[Observer]) -> None:
+        self._observers = observers
+
+    def __call__(self, observation: Observation) -> None:
+        for observer in self._observers:
+            try:
+                observer(observation)
+            except Exception:
+                logger.exception("an observer failed")
+
+
+class Counters:
+    """Counts observations since the start of the process, for ``hooks.stats()``."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def __call__(self, observation: Observation) -> None:
+        counts = self.counts
+        match observation:
+            case Attempted(verb=verb):
+                counts[f"attempts.{verb}"] += 1
+            case Stored(receipts, secrets):
+                for receipt, count in receipts.items():
+                    counts[f"deliveries.{receipt}"] += count
+                for secret, count in secrets.items():
+                    counts[f"verified.{secret}"] += count
+            case Rejected(reason=reason):
+                counts[f"rejected.{reason}"] += 1
+            case Fenced(count):
+                counts["fenced"] += count
+            case SlowWriter():
+                counts["slow_writers"] += 1
+            case Conflicted() | Quarantined():
+                pass  # counted as receipts

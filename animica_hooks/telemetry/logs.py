@@ -1,0 +1,97 @@
+"""Observations as log lines of ``animica_hooks``: one line each, no payload, no secret."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from animica_hooks.telemetry import (
+    Attempted,
+    Conflicted,
+    Fenced,
+    Observation,
+    Quarantined,
+    Rejected,
+    SlowWriter,
+    Stored,
+    logger,
+)
+
+REJECTIONS_PER_REASON_S = 10.0  # at most one line for each reason in so many seconds
+
+
+class Logs:
+    """Writes observations to the log. What strangers can cause is rate-limited."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._unsaid: dict[str, int] = {}
+
+    def __call__(self, observation: Observation) -> None:
+        match observation:
+            case Stored():
+                pass
+            case Attempted():
+                _attempted(observation)
+            case Rejected(code, reason):
+                self._rejected(code, reason)
+            case Conflicted(endpoint, event_id, stored, received):
+                logger.warning(
+                    "event %s came again to %s with another body: kept the first (sha256 %s), "
+                    "not the second (%s)",
+                    printable(event_id),
+                    endpoint,
+                    stored,
+                    received,
+                )
+            case Quarantined(endpoint, reason, body_hash):
+                logger.warning(
+                    "a signed delivery to %s is in the quarantine: %s (sha256 %s); see "
+                    "'animica-hooks quarantine list'",
+                    endpoint,
+                    reason,
+                    body_hash,
+                )
+            case Fenced(count):
+                logger.warning("%d marks came too late: other workers have the jobs", count)
+            case SlowWriter(holder, seconds):
+                logger.warning(
+                    "%s has kept the database's write slot for %.1f s, and deliveries wait: "
+                    "let it do its slow work before its first write",
+                    holder,
+                    seconds,
+                )
+
+    def _rejected(self, code: str, reason: str) -> None:
+        now = self._clock()
+        if now - self._last.get(reason, -REJECTIONS_PER_REASON_S) < REJECTIONS_PER_REASON_S:
+            self._unsaid[reason] = self._unsaid.get(reason, 0) + 1
+            return
+        self._last[reason] = now
+        unsaid = self._unsaid.pop(reason, 0)
+        more = f" (and {unsaid} more since the last such line)" if unsaid else ""
+        logger.warning("rejected a request: %s, %s%s", code, reason, more)
+
+
+def _attempted(seen: Attempted) -> None:
+    what = "attempt %d of job %d (%s, event %s): %s in %.3f s"
+    values = (
+        seen.attempt,
+        seen.job_id,
+        seen.handler,
+        printable(seen.event_id),
+        seen.verb,
+        seen.seconds,
+    )
+    if seen.error is None and seen.verb in ("complete", "retry", "release"):
+        logger.debug(what, *values)
+        return
+    cause = " - ".join(part for part in (seen.error, seen.reason) if part)
+    log = logger.error if seen.verb == "bury" else logger.warning
+    log(what + ": %s", *values, printable(cause))
+
+
+def printable(text: str, limit: int = 300) -> str:
+    """Return text on one line, with nothing in it that a terminal obeys."""
+    return text[:limit].encode("unicode_escape").decode()

@@ -1,0 +1,1 @@
+"""The ASGI apps that are measured, one per file."""

@@ -1,0 +1,81 @@
+"""Decks of signed requests, prepared before the clock starts, each sent at most once.
+
+Rule 1: an id is drawn once and never again, in this deck or another: a duplicate is answered
+faster than a new event, so that a reused body would flatter every contestant.
+Rule 2: every record is one whole HTTP request of the same length, so that a load generator
+only reads on and sends.
+Rule 3: a deck that runs out fails its window; no generator ever starts over.
+"""
+
+import hmac
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.apps.common import SIGNING_SECRET
+
+BODY_BYTES = 1024
+CHUNK = 1000
+
+SECRET = SIGNING_SECRET.encode()
+ID_BYTES = 12
+
+HEAD = (
+    "POST / HTTP/1.1\r\n"
+    "Host: 127.0.0.1\r\n"
+    "User-Agent: Animica-Webhooks/1.0\r\n"
+    "Accept: */*\r\n"
+    "Content-Type: application/json\r\n"
+    f"Content-Length: {BODY_BYTES}\r\n"
+    "X-Animica-Signature: %s\r\n"
+    "\r\n"
+)
+BODY = (
+    '{"id":"evt_%s","type":"payment.succeeded","created":%d,"livemode":false,"data":'
+    '{"id":"pay_%s","object":"payment","amount":4200,"currency":"eur","status":"succeeded",'
+    '"customer":{"id":"cus_5f2b8c","email":"ada@example.org","name":"Ada Example"},'
+    '"card":{"brand":"visa","last4":"4242","exp_month":12,"exp_year":2031},'
+    '"metadata":{"order":"10542","note":"%s"}}}'
+)
+FILLER = "lorem ipsum dolor sit amet " * 40
+
+
+@dataclass(frozen=True)
+class Deck:
+    """A file of `count` records of `record_bytes` each."""
+
+    path: Path
+    count: int
+    record_bytes: int
+
+
+def new_body(now: int) -> bytes:
+    """Return a body of BODY_BYTES with an id that no other has."""
+    # Random rather than counted: real ids are, and a sorted unique index is cheaper to extend.
+    unique = os.urandom(ID_BYTES).hex()
+    missing = BODY_BYTES - len(BODY % (unique, now, unique, ""))
+    return (BODY % (unique, now, unique, FILLER[:missing])).encode()
+
+
+def sign(body: bytes, timestamp: int) -> str:
+    """Return the value of `X-Animica-Signature`."""
+    signed = b"%d.%b" % (timestamp, body)
+    return f"t={timestamp},v1={hmac.digest(SECRET, signed, 'sha256').hex()}"
+
+
+def prepare(path: Path, count: int) -> Deck:
+    """Write a deck of `count` requests, signed now."""
+    now = int(time.time())
+    with path.open("wb") as file:
+        for start in range(0, count, CHUNK):
+            file.write(b"".join(_request(now) for _ in range(min(CHUNK, count - start))))
+        file.flush()
+        # Written back now, it does not compete later with the fsyncs that are measured.
+        os.fsync(file.fileno())
+    return Deck(path, count, len(_request(now)))
+
+
+def _request(now: int) -> bytes:
+    body = new_body(now)
+    return (HEAD % sign(body, now)).encode() + body

@@ -11,7 +11,6 @@ async def record_payment(event: Event) -> None:
 
 from __future__ import annotations
 
-
 from animica_hooks.core.event import Event
 from animica_hooks.core.outcome import Discard, RetryLater
 from animica_hooks.core.retry import RetryPolicy
@@ -20,7 +19,6 @@ from animica_hooks.dispatch.context import Job
 from animica_hooks.errors import AnimicaHooksError, ConfigurationError
 from animica_hooks.hooks import Hooks
 from animica_hooks.webhook import verify_webhook
-
 
 __version__ = "0.1.0"
 

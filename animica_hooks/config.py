@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from animica_hooks.core.retry import RetryPolicy
 from animica_hooks.core.routing import check_seconds
-from animica_hooks.core.signature import TOLERANCE_S, encode_secrets
+from animica_hooks.core.signature import encode_secrets
 from animica_hooks.errors import ConfigurationError
 
+TOLERANCE_S = 300.0
 DATABASE_URL = "sqlite:///animica-hooks.db"
 MAX_BODY_BYTES = 1024 * 1024
 BODY_DEADLINE_S = 10.0
@@ -21,7 +22,7 @@ TIMEOUT_S = 60.0
 LEASE_S = 30.0
 SHUTDOWN_S = 10.0
 
-ENV_SECRET = "ANIMICA_HOOKS_SIGNING_SECRET"
+ENV_SECRET = "ANIMICA_HOOKS_SIGNING_SECRET"  # noqa: S105 - a name, not a secret
 ENV_DATABASE_URL = "ANIMICA_HOOKS_DATABASE_URL"
 
 
@@ -46,6 +47,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "body_deadline", "ack_deadline", "timeout", "lease", "shutdown"):
+            if getattr(self, name) is None:
+                raise ConfigurationError(f"{name} must be seconds above 0, not None.")
             check_seconds(name, getattr(self, name))
         for name in ("max_body", "concurrency", "threads"):
             value = getattr(self, name)

@@ -138,7 +138,9 @@ class Hooks:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             runtime = self._runtime
-            if runtime is None or runtime.loop is not asyncio.get_running_loop():
+            # A loop that is closed was another asyncio.run's. (Asking for the running loop would
+            # cost a system call for each request.)
+            if runtime is None or runtime.loop.is_closed():
                 runtime = await self._start_lazily()
             assert runtime.receiver is not None
             await runtime.receiver(scope, receive, send)
@@ -151,7 +153,7 @@ class Hooks:
             raise NotImplementedError(f"ASGI scope {scope['type']!r}")
 
     @asynccontextmanager
-    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002
         """Start, and drain at the end: ``FastAPI(lifespan=hooks.lifespan)``.
 
         Raises:

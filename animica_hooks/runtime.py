@@ -58,7 +58,7 @@ class Runtime:
         dispatches: bool,
     ) -> None:
         self._settings = settings
-        self._table = RoutingTable(handlers)
+        self._handlers = tuple(handlers)
         self._counters = Counters()
         self._telemetry = Telemetry([self._counters, Logs(), *observers])
         self._receives = receives
@@ -78,13 +78,13 @@ class Runtime:
             ConfigurationError: the database, a handler or the secrets are not as they must be.
         """
         settings = self._settings
-        if self._receives and not settings.secrets:
-            raise ConfigurationError(
-                f"there is no signing secret: set {ENV_SECRET}, or pass signing_secret to Hooks."
-            )
-        migrate = settings.auto_migrate is not False
-        await self.store.open(migrate=migrate)
         try:
+            if self._receives and not settings.secrets:
+                raise ConfigurationError(
+                    f"there is no signing secret: set {ENV_SECRET}, or pass signing_secret to "
+                    "Hooks."
+                )
+            await self.store.open(migrate=settings.auto_migrate is not False)
             await self._start_parts()
         except BaseException:
             await self.store.close()
@@ -93,11 +93,9 @@ class Runtime:
     async def _start_parts(self) -> None:
         settings = self._settings
         async with self.store.write("registration") as connection:
-            self._ids = await inbox.register_handlers(
-                connection, self._table.handlers, self.store.now()
-            )
+            self._ids = await inbox.register_handlers(connection, self._handlers, self.store.now())
         prepared = self._prepare()
-        self.admin = Admin(self.store, [handler.name for handler in self._table.handlers])
+        self.admin = Admin(self.store, [handler.name for handler in self._handlers])
         if self._dispatches:
             self.worker = Worker(
                 self.store,
@@ -119,11 +117,12 @@ class Runtime:
                 self.committer,
                 self._telemetry,
                 verifier=Verifier(settings.secrets, tolerance_s=settings.tolerance),
-                jobs_for=self._jobs_for,
+                jobs_for=RoutingTable(self._handlers, self._ids).match,
                 not_ready=self._not_ready,
                 max_body=settings.max_body,
                 body_deadline=settings.body_deadline,
             )
+        self.store.start_maintenance()
         if self.worker:
             self.worker.start(self.committer)
 
@@ -136,7 +135,7 @@ class Runtime:
                 retry=settings.retry,
                 timeout=settings.timeout,
             )
-            for handler in self._table.handlers
+            for handler in self._handlers
         }
 
     def prepared(self) -> dict[str, Prepared]:
@@ -149,7 +148,7 @@ class Runtime:
 
     async def stop(self) -> None:
         """Drain: refuse deliveries, let handlers end or break them off, close the database."""
-        self._draining = True
+        self.begin_draining()
         if self.worker:
             await self.worker.drain(self._settings.shutdown)
         await self.committer.close()
@@ -170,9 +169,6 @@ class Runtime:
             "stuck_threads": slots.stuck_threads if slots else 0,
             "counts": dict(self._counters.counts),
         }
-
-    def _jobs_for(self, endpoint: str, type: str) -> tuple[int, ...]:
-        return tuple([self._ids[h.name] for h in self._table.match(endpoint, type)])
 
     def _not_ready(self) -> list[str]:
         reasons = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
@@ -53,10 +54,20 @@ class DaemonThreads:
             if future.set_running_or_notify_cancel():
                 try:
                     result = function()
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - it is the future's
                     future.set_exception(error)
                 else:
                     future.set_result(result)
             del task, future, function
             with self._mutex:
                 self._idle += 1
+
+
+async def to_the_end(future: Future[T]) -> T:
+    """Wait for a thread, and even if cancelled not less: it still uses what it uses."""
+    waiting = asyncio.wrap_future(future)
+    try:
+        return await asyncio.shield(waiting)
+    except asyncio.CancelledError:
+        await asyncio.wait([waiting])
+        raise

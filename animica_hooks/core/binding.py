@@ -1,15 +1,16 @@
 """What a handler asks for: read once from its signature.
 
 A parameter is known by its annotation (``Event``, ``AsyncSession``, ``Session``, ``Job``), else
-by its name (``event``, ``session``, ``job``); the first one that is neither is the event.
+by its name (``event``, ``session``, ``job``); a first one that is neither is the event.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -22,6 +23,7 @@ from animica_hooks.errors import ConfigurationError, EventMisfit
 _BY_ANNOTATION = {"Event": "event", "AsyncSession": "session", "Session": "session", "Job": "job"}
 _BY_NAME = frozenset({"event", "session", "job"})
 _Convert = Callable[[Any], Any]
+_QUOTES_A_VALUE = re.compile(r"(Invalid (?:enum )?value) .*?( - at `\$[^`]*`)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def bind(function: Callable[..., Any], name: str) -> Binding:
         raise ConfigurationError(f"handler {name} is a generator: remove its yield.")
     is_async = inspect.iscoroutinefunction(target)
     roles: dict[str, str] = {}
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in _parameters(function, name):
         role = _role(parameter, is_first=not roles)
         if role is None:
             if parameter.default is parameter.empty and parameter.kind not in (
@@ -74,9 +76,16 @@ def bind(function: Callable[..., Any], name: str) -> Binding:
     return Binding(is_async, roles["event"], roles.get("session"), roles.get("job"))
 
 
+def _parameters(function: Callable[..., Any], name: str) -> Iterable[inspect.Parameter]:
+    try:
+        return inspect.signature(function).parameters.values()
+    except ValueError as error:  # some that are written in C have none
+        raise ConfigurationError(f"handler {name}: {error}; wrap it in a function.") from error
+
+
 def _unwrap(function: Callable[..., Any]) -> Any:
-    while isinstance(function, functools.partial):
-        function = function.func
+    while isinstance(function, functools.partial | staticmethod):
+        function = function.func if isinstance(function, functools.partial) else function.__func__
     if inspect.isroutine(function) or inspect.isclass(function):
         return function
     return getattr(function, "__call__", function)  # noqa: B004 - the bound method itself
@@ -149,10 +158,13 @@ def data_converter(function: Callable[..., Any], parameter: str, name: str) -> _
                 "TYPE_CHECKING."
             ) from error
         annotation = hints[parameter]
-    arguments = typing.get_args(annotation)
-    if not arguments or arguments[0] is Any or isinstance(arguments[0], typing.TypeVar):
-        return None
-    return _converter(arguments[0], name)
+    # Itself, or within Annotated[...] or a union; another generic (a dict) is no Event[T].
+    for part in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(part) is Event:
+            wanted = typing.get_args(part)[0]
+            untyped = wanted in (Any, object) or isinstance(wanted, typing.TypeVar)
+            return None if untyped else _converter(wanted, name)
+    return None
 
 
 def _converter(wanted: Any, name: str) -> _Convert:
@@ -160,9 +172,14 @@ def _converter(wanted: Any, name: str) -> _Convert:
     if validate is not None:
         return lambda data: _convert_pydantic(validate, data)
     try:
-        msgspec.inspect.type_info(wanted)
+        unknown = isinstance(msgspec.inspect.type_info(wanted), msgspec.inspect.CustomType)
     except TypeError as error:
         raise ConfigurationError(f"handler {name}: Event[{wanted!r}]: {error}") from error
+    if unknown:
+        raise ConfigurationError(
+            f"handler {name}: Event[{wanted!r}]: make it a dataclass, TypedDict, msgspec Struct or "
+            "pydantic model."
+        )
     return lambda data: _convert_msgspec(wanted, data)
 
 
@@ -187,5 +204,5 @@ def _convert_pydantic(validate: _Convert, data: Any) -> Any:
 
 
 def _without_values(message: str) -> str:
-    what, at, path = message.rpartition(" - at ")
-    return (what.split(" '")[0] + at + path) if at else message.split(" '")[0]
+    quoting = _QUOTES_A_VALUE.fullmatch(message)
+    return quoting[1] + (quoting[2] or "") if quoting else message

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate
-from typing import Any, Generic, NoReturn, cast
+from itertools import accumulate, chain
+from typing import Any, Generic, cast
 
 import msgspec
 from typing_extensions import TypeVar
@@ -26,7 +26,8 @@ MAX_DEPTH = 100
 T = TypeVar("T", default=Any)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# One without an end reaches to the end of the body: it is not scanned again from each quote in it.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _decode = msgspec.json.Decoder().decode
@@ -86,7 +87,7 @@ def parse_created(value: object) -> datetime | None:
     """Read epoch seconds or RFC 3339 text; None for anything else."""
     try:
         if isinstance(value, str):
-            moment = datetime.fromisoformat(value)
+            moment = datetime.fromisoformat(value.upper())  # RFC 3339 allows "t" and "z" too
             return moment.astimezone(UTC) if moment.tzinfo else None
         if isinstance(value, int | float) and not isinstance(value, bool):
             return _EPOCH + timedelta(seconds=value)
@@ -95,72 +96,38 @@ def parse_created(value: object) -> datetime | None:
     return None
 
 
-class Event(Generic[T]):
+class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=False):
     """The fact that a provider tells us. Frozen; ``event["id"]`` reads the payload like a dict.
 
     Attributes:
         id: the provider's id, usually ``evt_...``; unique within its endpoint.
         type: what happened, for example ``payment.succeeded``.
         body: the raw bytes, as they were signed.
-        headers: the delivery's headers, names in lower case, credentials left out.
         endpoint: name of the endpoint that received it.
         received_at: when it was first received (aware, UTC).
+        raw_headers: as they are stored; ``headers`` is for reading.
     """
-
-    __slots__ = (
-        "_data",
-        "_payload",
-        "_raw_headers",
-        "body",
-        "endpoint",
-        "id",
-        "received_at",
-        "type",
-    )
 
     id: str
     type: str
     body: bytes
     endpoint: str
     received_at: datetime
-    _data: T
-    _payload: dict[str, Any]
-    _raw_headers: bytes
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        type: str,
-        body: bytes,
-        endpoint: str,
-        received_at: datetime,
-        raw_headers: bytes = b"",
-    ) -> None:
-        put = object.__setattr__
-        put(self, "id", id)
-        put(self, "type", type)
-        put(self, "body", body)
-        put(self, "endpoint", endpoint)
-        put(self, "received_at", received_at)
-        put(self, "_raw_headers", raw_headers)
+    raw_headers: bytes = b""
+    _payload: dict[str, Any] | None = None
+    _data: T | None = None
 
     @property
     def payload(self) -> dict[str, Any]:
         """The whole JSON object. Each handler gets its own."""
-        try:
-            return self._payload
-        except AttributeError:
-            object.__setattr__(self, "_payload", decode_payload(self.body))
-            return self._payload
+        if self._payload is None:
+            msgspec.structs.force_setattr(self, "_payload", decode_payload(self.body))
+        return cast("dict[str, Any]", self._payload)
 
     @property
     def data(self) -> T:
         """``payload["data"]``, or ``{}``; converted where the handler asks for ``Event[T]``."""
-        try:
-            return self._data
-        except AttributeError:
-            return cast("T", self.payload.get("data", {}))
+        return cast("T", self.payload.get("data", {})) if self._data is None else self._data
 
     @property
     def created(self) -> datetime:
@@ -170,21 +137,12 @@ class Event(Generic[T]):
     @property
     def headers(self) -> Mapping[str, str]:
         """The delivery's headers, names in lower case, credentials left out."""
-        lines = self._raw_headers.decode("latin-1").split("\n")
-        return {name: value for name, _, value in (line.partition(":") for line in lines) if name}
+        packed = self.raw_headers.decode("latin-1").split("\n")
+        return dict(zip(packed[::2], packed[1::2], strict=False))
 
     def with_data(self, data: Any) -> Event[Any]:
         """Return the same event with ``data`` converted to what a handler asks for."""
-        event: Event[Any] = Event(
-            id=self.id,
-            type=self.type,
-            body=self.body,
-            endpoint=self.endpoint,
-            received_at=self.received_at,
-            raw_headers=self._raw_headers,
-        )
-        object.__setattr__(event, "_data", data)
-        return event
+        return msgspec.structs.replace(self, _data=data)
 
     def __getitem__(self, key: str) -> Any:
         return self.payload[key]
@@ -198,11 +156,6 @@ class Event(Generic[T]):
     def get(self, key: str, default: Any = None) -> Any:
         return self.payload.get(key, default)
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"an Event is frozen: {name!r} can not be set")
-
-    __delattr__ = __setattr__  # type: ignore[assignment]
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Event):
             return NotImplemented
@@ -211,13 +164,22 @@ class Event(Generic[T]):
     def __hash__(self) -> int:
         return hash((self.endpoint, self.id))
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return [("id", self.id), ("type", self.type), ("endpoint", self.endpoint)]
+
     def __repr__(self) -> str:
         return f"Event(id={self.id!r}, type={self.type!r}, endpoint={self.endpoint!r})"
 
 
-_CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
+CREDENTIALS = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
 
 
-def pack_headers(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Return a delivery's headers (ASGI's: names in lower case) as one string to store."""
-    return b"\n".join([name + b":" + value for name, value in headers if name not in _CREDENTIALS])
+def pack_headers(headers: Iterable[tuple[bytes, bytes]], *, credentials: bool = True) -> bytes:
+    """Return a delivery's headers (ASGI's: names in lower case) as one string to store.
+
+    Args:
+        credentials: whether there may be some, which are left out.
+    """
+    if credentials:
+        headers = [header for header in headers if header[0] not in CREDENTIALS]
+    return b"\n".join(chain.from_iterable(headers))

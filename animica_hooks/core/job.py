@@ -15,6 +15,8 @@ from types import MappingProxyType
 
 
 class State(enum.StrEnum):
+    """Where a job stands."""
+
     AVAILABLE = "available"
     LEASED = "leased"
     SUCCEEDED = "succeeded"
@@ -32,6 +34,8 @@ FINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED})
 
 
 class Verb(enum.StrEnum):
+    """What moves a job from one state to another."""
+
     CLAIM = "claim"
     COMPLETE = "complete"
     RETRY = "retry"

@@ -13,12 +13,13 @@ from typing import TypeAlias, assert_never
 
 from animica_hooks.core.job import TRANSITIONS, State, Verb
 from animica_hooks.core.retry import RetryPolicy
+from animica_hooks.core.scrub import scrub
 
 SECOND = 1_000_000
 MAX_REASON_CHARS = 500
 
 
-class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
+class RetryLater(Exception):
     """Raise it in a handler to be run again later, without that counting as a failed attempt.
 
     Args:
@@ -30,7 +31,11 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
         if isinstance(when, datetime):
             if when.tzinfo is None:
                 raise ValueError("RetryLater needs an aware datetime: give it a time zone")
-        elif isinstance(when, bool) or not isinstance(when, int | float) or math.isnan(when):
+        elif (
+            isinstance(when, bool)
+            or not isinstance(when, int | float)
+            or not when <= math.inf  # NaN; isnan can not take every int
+        ):
             raise ValueError(f"RetryLater needs seconds or an aware datetime, not {when!r}")
         self.when = when
 
@@ -40,12 +45,12 @@ class RetryLater(Exception):  # noqa: N818 - an outcome, not an error
         return now + int(min(max(self.when, 0.0), 1e9) * SECOND)
 
 
-class Discard(Exception):  # noqa: N818 - an outcome, not an error
+class Discard(Exception):
     """Raise it in a handler to end the job as cancelled, with a reason."""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
-        self.reason = str(reason)[:MAX_REASON_CHARS]
+        self.reason = scrub(str(reason), MAX_REASON_CHARS)
 
 
 @dataclass(frozen=True, slots=True)

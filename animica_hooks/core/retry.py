@@ -45,7 +45,7 @@ class RetryPolicy:
             value = getattr(self, name)
             if not (isinstance(value, int | float) and 0 <= value < math.inf):
                 raise ConfigurationError(f"{name} must be seconds, 0 or more, not {value!r}.")
-        if not 1 <= self.factor < math.inf:
+        if not (isinstance(self.factor, int | float) and 1 <= self.factor < math.inf):
             raise ConfigurationError(f"factor must be 1 or more, not {self.factor!r}.")
 
     def bound(self, failed: int) -> float:
@@ -53,7 +53,7 @@ class RetryPolicy:
         try:
             return min(self.max_delay, self.base * self.factor ** (failed - 1))
         except OverflowError:
-            return self.max_delay
+            return self.max_delay if self.base else 0.0
 
     def delay(self, failed: int, rand: float) -> float:
         """Return the delay in seconds; ``rand`` is drawn evenly from [0, 1)."""

@@ -7,7 +7,7 @@ Patterns: ``"payment.succeeded"`` is that type, ``"payment.*"`` is every type th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -107,12 +107,18 @@ class Router:
         if retry is not None and not isinstance(retry, RetryPolicy):
             raise ConfigurationError(f"retry must be a RetryPolicy, not {type(retry).__name__}.")
         check_seconds("timeout", timeout)
+        if not isinstance(endpoint, str) or not endpoint:
+            raise ConfigurationError(f"endpoint is the name of one, or '*', not {endpoint!r}.")
 
         def register(function: F) -> F:
             if not callable(function):
                 raise ConfigurationError("on(...) decorates a function: write @on('a.b').")
             handler_name = name if name is not None else stable_name(function)
-            if not 0 < len(handler_name) <= MAX_NAME_CHARS or not handler_name.isprintable():
+            if (
+                not isinstance(handler_name, str)
+                or not 0 < len(handler_name) <= MAX_NAME_CHARS
+                or not handler_name.isprintable()
+            ):
                 raise ConfigurationError(
                     f"a handler's name has 1 to {MAX_NAME_CHARS} printable characters, not "
                     f"{handler_name!r}."
@@ -157,20 +163,25 @@ def check_seconds(name: str, value: object) -> None:
 
 
 class RoutingTable:
-    """The handlers of a started app, by endpoint and type."""
+    """The handlers of a started app, by endpoint and type.
 
-    def __init__(self, handlers: Sequence[Handler]) -> None:
-        self.handlers = tuple(handlers)
-        self._cached: dict[tuple[str, str], tuple[Handler, ...]] = {}
+    Args:
+        ids: under which the store knows the handlers, by name.
+    """
 
-    def match(self, endpoint: str, type: str) -> tuple[Handler, ...]:
-        """Return the handlers of an event, in the order of registration."""
+    def __init__(self, handlers: Sequence[Handler], ids: Mapping[str, int]) -> None:
+        self._handlers = tuple(handlers)
+        self._ids = ids
+        self._cached: dict[tuple[str, str], tuple[int, ...]] = {}
+
+    def match(self, endpoint: str, type: str) -> tuple[int, ...]:
+        """Return the ids of an event's handlers, in the order of registration."""
         key = (endpoint, type)
         found = self._cached.get(key)
         if found is None:
             if len(self._cached) >= _MAX_CACHED_TYPES:
                 self._cached.clear()
-            found = tuple(h for h in self.handlers if h.takes(endpoint, type))
+            found = tuple(self._ids[h.name] for h in self._handlers if h.takes(endpoint, type))
             self._cached[key] = found
         return found
 

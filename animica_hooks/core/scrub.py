@@ -11,7 +11,9 @@ _SECRETS = re.compile(
     | \bsk-[\w-]{8,}                         # keys of model providers
     | (?<=://)[^\s/@:]*:[^\s/@]+(?=@)        # user:password in a URL
     | (?i:(?<=bearer\s)|(?<=basic\s))[\w.~+/=-]{8,}
-    | (?i:(?<=api_key=)|(?<=api-key=)|(?<=token=)|(?<=secret=)|(?<=password=))[^\s&,;'")]+
+      # name=value in a URL, name='value' in a call or repr, "name": "value" in JSON or a dict
+    | (?P<name>(?i:api[_-]key|token|secret|password)(?:=|["']:\s?(?=b?["'])))
+      (?:b?'[^'\n]*'?|b?"[^"\n]*"?|[^\s&,;'")]+)
     """,
     re.VERBOSE,
 )
@@ -19,7 +21,10 @@ _SECRETS = re.compile(
 
 def scrub(text: str, limit: int) -> str:
     """Return ``text`` without secrets, cut to ``limit`` characters (its end is kept)."""
-    # Cut generously first, so that a huge text costs little; never in the middle of a secret.
-    scrubbed = _SECRETS.sub("***", text[-4 * limit :])
+    # Cut generously first, so that a huge text costs little.
+    scrubbed = _SECRETS.sub(lambda found: (found["name"] or "") + "***", text[-4 * limit :])
+    if len(text) > 4 * limit:
+        # The rest of a secret that was cut is the first word; of a cut "Bearer", the second.
+        scrubbed = re.sub(r"\A\S*(?:\s\S*)?", "", scrubbed)
     scrubbed = scrubbed.replace("\0", "\\0").encode("utf-8", "replace").decode()
     return scrubbed if len(scrubbed) <= limit else "..." + scrubbed[-(limit - 3) :]

@@ -46,6 +46,7 @@ class _JobLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def job_context(leased: LeasedJob, handler: str) -> Job:
+    """Return what the handler of a leased job may know of it."""
     event = leased.event
     return Job(
         id=leased.id,

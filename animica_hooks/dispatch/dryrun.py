@@ -36,7 +36,7 @@ async def dry_run(
         error = _describe(HandlerTimeout(f"it ran longer than {prepared.timeout:g} s."))
     except asyncio.CancelledError:
         raise
-    except BaseException as raised:
+    except BaseException as raised:  # noqa: BLE001 - whatever it is, it is the result
         error = _describe(raised)
     return DryRun(
         event_id=job.event.id,

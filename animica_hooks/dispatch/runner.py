@@ -11,10 +11,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+
+import msgspec
 
 from animica_hooks.core.binding import data_converter
 from animica_hooks.core.outcome import COMPLETED, Discard, Failed, Outcome, RetryLater
@@ -63,8 +65,7 @@ def prepare(handler: Handler, *, id: int, retry: RetryPolicy, timeout: float) ->
     return Prepared(id, handler, handler.retry or retry, handler.timeout or timeout, convert)
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
+class Attempt(msgspec.Struct, eq=False):
     """One try of a job, under way.
 
     Attributes:
@@ -121,14 +122,18 @@ class Runner:
             return unit.complete(session, _done(attempt), self._store.now())
 
 
-async def call(attempt: Attempt, session: object) -> None:
-    """Call an ``async def`` handler with what it asks for."""
-    await attempt.prepared.handler.function(**_arguments(attempt, session))
+def call(attempt: Attempt, session: object) -> Awaitable[object]:
+    """Call an ``async def`` handler with what it asks for; its work begins when it is awaited."""
+    called: Awaitable[object] = attempt.prepared.handler.function(**_arguments(attempt, session))
+    return called
 
 
 def call_sync(attempt: Attempt, session: object) -> None:
     """Call a plain ``def`` handler with what it asks for."""
-    result = attempt.prepared.handler.function(**_arguments(attempt, session))
+    try:
+        result = attempt.prepared.handler.function(**_arguments(attempt, session))
+    except StopIteration as error:  # no future can carry it; coroutines turn it into the same
+        raise RuntimeError("a plain def raised StopIteration") from error
     if inspect.isawaitable(result):
         if inspect.iscoroutine(result):
             result.close()
@@ -164,7 +169,7 @@ def failure_of(error: BaseException) -> Failure:
     """Describe what a handler raised, for those who may read the database."""
     try:
         message = str(error)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the user's __str__ may raise anything
         message = "(its message could not be made)"
     lines = traceback.TracebackException(
         type(error), error, error.__traceback__, limit=-20, compact=True

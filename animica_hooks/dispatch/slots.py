@@ -32,6 +32,7 @@ GRACE_S = 5.0  # for a handler that was cancelled to clean up
 HELD_PER_SLOT = 8  # jobs leased in advance for each that may run
 HELD_BYTES = 32 * 1024 * 1024
 STUCK_PER_THREAD = 4
+_UNTIMED_S = 0.005
 _BREAK_OFF_S = 1.0  # at a shutdown, for handlers that were cancelled to end
 
 
@@ -75,6 +76,7 @@ class Slots:
         self._held_bytes = 0
         self._paused = False
         self._draining = False
+        self._untimed: list[Attempt] = []
         self._ended = asyncio.Event()
         self.stuck_threads = 0
         self.capacity = concurrency * HELD_PER_SLOT
@@ -179,9 +181,19 @@ class Slots:
         attempt = Attempt(self._handlers[job.handler_id], job, self._loop.time())
         self._running.add(attempt)
         self._busy_threads += not attempt.prepared.handler.binding.is_async
-        attempt.timer = self._loop.call_later(attempt.prepared.timeout, self._time_out, attempt)
         attempt.task = self._loop.create_task(self._run(attempt))
+        if not self._untimed:
+            self._loop.call_later(_UNTIMED_S, self._set_timers)
+        self._untimed.append(attempt)
         return attempt
+
+    def _set_timers(self) -> None:
+        """Set the timers of attempts that are not over by now: most are, and need none."""
+        for attempt in self._untimed:
+            if not attempt.over:
+                when = attempt.began + attempt.prepared.timeout
+                attempt.timer = self._loop.call_at(when, self._time_out, attempt)
+        self._untimed.clear()
 
     async def _run(self, attempt: Attempt) -> None:
         try:
@@ -192,9 +204,9 @@ class Slots:
         except LeaseLost:
             self._telemetry(Fenced(1))
             self._end(attempt, None)
-        except GeneratorExit:
-            raise  # the loop is gone, and this coroutine with it
         except BaseException as error:
+            if isinstance(error, GeneratorExit) and not self._loop.is_running():
+                raise  # the loop is gone, and this coroutine with it
             self._raised(attempt, error)
         else:
             self._end(attempt, COMPLETED, marked=marked)

@@ -22,7 +22,7 @@ from animica_hooks.store import inbox
 from animica_hooks.store.base import Store
 from animica_hooks.store.committer import Committer
 from animica_hooks.store.records import ExpiredLease, LeasedJob, Mark
-from animica_hooks.telemetry import Attempted, Telemetry, logger
+from animica_hooks.telemetry import Telemetry, logger
 
 POLL_S = 1.0
 RENEWALS_PER_LEASE = 3
@@ -138,7 +138,7 @@ class Worker:
                 await look()
             except StoreError as error:
                 logger.warning("the worker could not look for jobs: %s", error)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a bug, but the worker has to live
                 logger.exception("the worker could not look for jobs")
             await asyncio.sleep(_PAUSE_S)
             try:

@@ -10,14 +10,20 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from hashlib import sha256
 
 from starlette.types import Receive, Scope, Send
 
-from animica_hooks.core.event import Event, check_identity, decode_payload, pack_headers
-from animica_hooks.core.outcome import from_micros
+from animica_hooks.core.event import (
+    CREDENTIALS,
+    Event,
+    check_identity,
+    decode_payload,
+    pack_headers,
+)
 from animica_hooks.core.routing import ROOT_ENDPOINT
-from animica_hooks.core.signature import SignatureHeader, Verifier
+from animica_hooks.core.signature import HEADER, SignatureHeader, Verifier
 from animica_hooks.errors import MalformedEvent, SignatureError, SignatureReason, StoreUnavailable
 from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
@@ -26,7 +32,8 @@ from animica_hooks.store.committer import Committer
 from animica_hooks.store.records import NewEvent, NewQuarantined
 from animica_hooks.telemetry import Rejected, Telemetry
 
-_WANTED = frozenset({b"x-animica-signature", b"content-length", b"content-encoding"})
+_SIGNATURE = HEADER.lower().encode()
+_NOTED = frozenset({_SIGNATURE, b"content-length", b"content-encoding"}) | CREDENTIALS
 
 
 class Receiver:
@@ -89,41 +96,54 @@ class Receiver:
         """Take one delivery; when this returns, it is on disk."""
         if scope["method"] != "POST":
             raise Refused(answers.METHOD_NOT_ALLOWED)
-        header, declared = self._check_headers(verifier, scope)
+        header, declared, credentials = self._check_headers(verifier, scope)
         body = await read_body(
             receive, declared=declared, most=self._max_body, deadline=self._body_deadline
         )
         secret_id = verifier.check_body(header, body)
-        await self._committer.deliver(self._delivery(scope, body, secret_id))
+        raw_headers = pack_headers(scope["headers"], credentials=credentials)
+        await self._committer.deliver(self._delivery(raw_headers, body, secret_id))
 
     def _check_headers(
         self, verifier: Verifier, scope: Scope
-    ) -> tuple[SignatureHeader, int | None]:
+    ) -> tuple[SignatureHeader, int | None, bool]:
+        """Look at each header once; return what is known before the body is read.
+
+        Returns:
+            The signature, the declared length, and whether there are credentials.
+        """
         signature: bytes | None = None
         declared: bytes | None = None
         encoding = b""
+        credentials = False
         for name, value in scope["headers"]:
-            if name not in _WANTED:
+            if name not in _NOTED:
                 continue
-            if name == b"content-length":
+            if name == _SIGNATURE:
+                # Two headers are of no grammar.
+                signature = value if signature is None else b"?"
+            elif name == b"content-length":
                 declared = value
             elif name == b"content-encoding":
-                encoding = value
-            elif signature is None:
-                signature = value
+                encoding += value.lower()  # of several, one that is none hides no other
             else:
-                signature = b"?"  # two headers: of no grammar
-        if encoding and encoding.lower() != b"identity":
+                credentials = True
+        if encoding not in (b"", b"identity"):
             raise Refused(answers.UNSUPPORTED_ENCODING)
         header = verifier.check_header(signature or b"", now=self._clock())
-        length = int(declared) if declared is not None and declared.isdigit() else None
-        if length is not None and length > self._max_body:
-            raise Refused(answers.PAYLOAD_TOO_LARGE)
-        return header, length
+        length = None
+        if declared is not None and declared.isdigit():
+            # int() raises on thousands of digits.
+            if len(declared) > 20 or int(declared) > self._max_body:
+                raise Refused(answers.PAYLOAD_TOO_LARGE)
+            length = int(declared)
+        return header, length, credentials
 
-    def _delivery(self, scope: Scope, body: bytes, secret_id: str) -> NewEvent | NewQuarantined:
-        received_at = int(self._clock() * 1_000_000)
-        raw_headers = pack_headers(scope["headers"])
+    def _delivery(
+        self, raw_headers: bytes, body: bytes, secret_id: str
+    ) -> NewEvent | NewQuarantined:
+        now = self._clock()
+        received_at = int(now * 1_000_000)
         body_hash = sha256(body).digest()
         try:
             payload = decode_payload(body)
@@ -143,7 +163,7 @@ class Receiver:
             type=type,
             body=body,
             endpoint=ROOT_ENDPOINT,
-            received_at=from_micros(received_at),
+            received_at=datetime.fromtimestamp(now, UTC),
             raw_headers=raw_headers,
         )
         handler_ids = self._jobs_for(ROOT_ENDPOINT, type)
@@ -166,6 +186,8 @@ def _relative_path(scope: Scope) -> str:
     ``scope["path"]`` decides, never the URL: a malformed Host header changes nothing.
     """
     path: str = scope["path"]
+    if path == "/":
+        return ""
     root: str = scope.get("root_path", "").rstrip("/")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         path = path[len(root) :]

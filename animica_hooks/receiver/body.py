@@ -10,11 +10,11 @@ from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
 
 
-class Disconnected(Exception):  # noqa: N818 - nobody is left to be told
+class Disconnected(Exception):
     """The client went away before its body was complete."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer, on its way out
+class Refused(Exception):
     """The request is to be answered with an error."""
 
     def __init__(self, answer: Answer) -> None:
@@ -34,49 +34,38 @@ async def read_body(receive: Receive, *, declared: int | None, most: int, deadli
         Refused: too large (413), too slow (408), or not what the client sent (500).
         Disconnected: the client went away.
     """
-    if declared and _is_spent(receive):
+    # Where ``receive`` is uvicorn's own, its request knows what has come and is not read yet.
+    request = getattr(receive, "__self__", None)
+    all_here = getattr(request, "more_body", None) is False
+    chunks: list[bytes] = []
+    if all_here and declared and not getattr(request, "body", None):
+        # A plain ASGI middleware has read it, and ``receive`` would wait for ever.
         raise Refused(answers.BODY_CONSUMED)
-    size = 0
     try:
-        async with asyncio.timeout(deadline):
-            message = await receive()
-            if message["type"] == "http.request" and not message.get("more_body", False):
-                body: bytes = message.get("body", b"")
-                size = len(body)
-            else:
-                chunks: list[bytes] = []
-                while True:
-                    if message["type"] != "http.request":
-                        raise Disconnected
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size > most:
-                        raise Refused(answers.PAYLOAD_TOO_LARGE)
-                    chunks.append(chunk)
-                    if not message.get("more_body", False):
-                        break
-                    message = await receive()
-                body = b"".join(chunks)
+        if all_here:  # nothing to wait for, so no timer
+            await _read_into(chunks, receive, most)
+        else:
+            async with asyncio.timeout(deadline):
+                await _read_into(chunks, receive, most)
     except TimeoutError:
-        slow = size or not declared or _is_to_come(receive)
-        raise Refused(answers.BODY_TIMEOUT if slow else answers.BODY_CONSUMED) from None
-    if size > most:
-        raise Refused(answers.PAYLOAD_TOO_LARGE)
-    if declared is not None and size != declared:
+        is_slow = chunks or not declared or getattr(request, "more_body", False)
+        raise Refused(answers.BODY_TIMEOUT if is_slow else answers.BODY_CONSUMED) from None
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    if declared is not None and len(body) != declared:
         raise Refused(answers.BODY_CONSUMED)
     return body
 
 
-def _is_spent(receive: Receive) -> bool:
-    """Tell whether the server has handed out the whole body already.
-
-    A plain ASGI middleware that has read the body leaves a ``receive`` that waits for ever. Where
-    ``receive`` is uvicorn's own, its request says how much is left.
-    """
-    request = getattr(receive, "__self__", None)
-    return getattr(request, "more_body", None) is False and getattr(request, "body", None) == b""
-
-
-def _is_to_come(receive: Receive) -> bool:
-    """Tell whether the server knows that the client has not sent all of the body."""
-    return getattr(getattr(receive, "__self__", None), "more_body", None) is True
+async def _read_into(chunks: list[bytes], receive: Receive, most: int) -> None:
+    """Append the body's chunks as they come, so that they are known should time run out."""
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Disconnected
+        if chunk := message.get("body", b""):
+            chunks.append(chunk)
+            most -= len(chunk)
+            if most < 0:
+                raise Refused(answers.PAYLOAD_TOO_LARGE)
+        more = message.get("more_body", False)

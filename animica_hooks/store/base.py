@@ -39,6 +39,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def start_maintenance(self) -> None:
+        """Begin what the database needs done beside the work, until ``close``."""
+
+    @abstractmethod
     async def close(self) -> None:
         """Close every connection. Nothing may be under way."""
 

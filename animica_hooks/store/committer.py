@@ -37,6 +37,7 @@ from animica_hooks.telemetry import (
 )
 
 LINGER_S = 0.02
+MIN_BATCH = 32  # of more than that, half are left for the next, which fills up meanwhile
 MAX_BATCH = 256
 MAX_WAITING = 4096
 MAX_WAITING_BYTES = 64 * 1024 * 1024
@@ -102,7 +103,7 @@ class Committer:
         self._wake = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
-        self._slow_holder: tuple[str, float] | None = None
+        self._slow_holder = ("", 0.0)
         self._refusing = False
         self._closing = False
         self.failing = False
@@ -152,7 +153,12 @@ class Committer:
         request = Batch(claim=most, claim_for=handler_ids, claim_orphans=orphans)
         self._claim = (request, future)
         self._wake.set()
-        return await future
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:  # claimed, too late to return
+                self._on_leased(future.result(), False)
+            raise
 
     def refuse(self) -> None:
         """Refuse deliveries from now on."""
@@ -193,7 +199,7 @@ class Committer:
             committed = await self._store.commit(batch)
         except StoreError as error:
             await self._failed(batch, claim, error)
-        except Exception as error:  # a bug, but the committer has to live
+        except Exception as error:  # noqa: BLE001 - a bug, but the committer has to live
             logger.exception("committing a batch failed unexpectedly")
             await self._failed(batch, claim, StoreUnavailable(f"{type(error).__name__}."))
         else:
@@ -202,7 +208,8 @@ class Committer:
     def _take(self) -> tuple[Batch, asyncio.Future[list[LeasedJob]] | None]:
         """Take what waits, leaving out what nobody waits for any more."""
         taken: list[_Waiting] = []
-        while self._waiting and len(taken) < MAX_BATCH:
+        most = min(MAX_BATCH, max(MIN_BATCH, len(self._waiting) // 2))
+        while self._waiting and len(taken) < most:
             waiting = self._waiting.popleft()
             self._waiting_bytes -= len(waiting.delivery.body)
             if not waiting.future.done():
@@ -226,13 +233,9 @@ class Committer:
         committed: Committed,
     ) -> None:
         self.failing = False
-        receipts: Counter[str] = Counter()
-        secrets: Counter[str] = Counter()
         for waiting, receipt in zip(self._committing, committed.receipts, strict=True):
             if not waiting.future.done():
                 waiting.future.set_result(receipt)
-            receipts[receipt.value] += 1
-            secrets[waiting.delivery.secret_id] += 1
         self._committing = []
         if claim is not None and not claim.done():
             claim.set_result(committed.claimed)
@@ -240,16 +243,19 @@ class Committer:
             self._on_leased(committed.claimed, False)
         if committed.leased or committed.waiting:
             self._on_leased(committed.leased, committed.waiting)
-        if receipts:
-            self._telemetry(Stored(receipts, secrets))
+        if batch.deliveries:
+            self._tell_stored(batch, committed)
         for noteworthy in committed.conflicts:
             self._telemetry(Conflicted(*noteworthy))
-        if Receipt.QUARANTINED.value in receipts:
-            self._tell_quarantined(batch)
         if committed.fenced:
             self._telemetry(Fenced(committed.fenced))
 
-    def _tell_quarantined(self, batch: Batch) -> None:
+    def _tell_stored(self, batch: Batch, committed: Committed) -> None:
+        receipts = Counter[str](committed.receipts)
+        secrets = Counter([delivery.secret_id for delivery in batch.deliveries])
+        self._telemetry(Stored(receipts, secrets))
+        if not receipts["quarantined"]:
+            return
         for held in batch.deliveries:
             if isinstance(held, NewQuarantined):
                 self._telemetry(Quarantined(held.endpoint, held.reason, held.body_hash.hex()))
@@ -294,8 +300,8 @@ class Committer:
             return
         holder, seconds = held
         began = self._loop.time() - seconds
-        if self._slow_holder and self._slow_holder[0] == holder:
-            if abs(self._slow_holder[1] - began) < SLOW_WRITER_S:
-                return  # said already
+        last_holder, last_began = self._slow_holder
+        if holder == last_holder and abs(began - last_began) < SLOW_WRITER_S:
+            return  # said already
         self._slow_holder = (holder, began)
         self._telemetry(SlowWriter(holder, seconds))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, null, select, update
+from sqlalchemy import CursorResult, bindparam, func, insert, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from animica_hooks.core.job import State
@@ -51,6 +51,13 @@ def mark_parameters(mark: Mark, now: int) -> dict[str, Any]:
     }
 
 
+def inserted_id(inserted: CursorResult[Any]) -> int:
+    """Return the primary key that an insert of one row was given."""
+    key = inserted.inserted_primary_key
+    assert key is not None, "not an insert of one row"
+    return int(key[0])
+
+
 async def register_handlers(
     connection: AsyncConnection, registered: Sequence[Handler], now: int
 ) -> dict[str, int]:
@@ -75,7 +82,7 @@ async def register_handlers(
             inserted = await connection.execute(
                 insert(handlers).values(name=handler.name, **values)
             )
-            ids[handler.name] = inserted.inserted_primary_key[0]
+            ids[handler.name] = inserted_id(inserted)
     return ids
 
 

@@ -49,7 +49,7 @@ async def find_events(
         type: a pattern: ``a.b``, ``a.*`` or ``*``.
         since, until: of their receipt; the second is excluded.
     """
-    query = select(
+    query: Select[Any] = select(
         events.c.seq, events.c.id, events.c.type, events.c.endpoint, events.c.received_at
     ).order_by(events.c.seq.desc())
     if ids is not None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, TypeAlias
+
+import msgspec
 
 from animica_hooks.core.event import Event
 from animica_hooks.core.outcome import Transition
 
 
-@dataclass(slots=True)
-class NewEvent:
+class NewEvent(msgspec.Struct):
     """A verified, usable delivery, on its way into the inbox.
 
     Attributes:
@@ -30,8 +31,7 @@ class NewEvent:
         return self.event.body
 
 
-@dataclass(slots=True)
-class NewQuarantined:
+class NewQuarantined(msgspec.Struct):
     """A verified delivery that is not usable as an event."""
 
     endpoint: str
@@ -43,17 +43,11 @@ class NewQuarantined:
     secret_id: str
 
 
-class Receipt(enum.Enum):
-    """What the inbox made of a delivery. All of them are answered alike."""
-
-    NEW = "new"
-    DUPLICATE = "duplicate"
-    CONFLICT = "conflict"
-    QUARANTINED = "quarantined"
+# What the inbox made of a delivery. All of them are answered alike.
+Receipt: TypeAlias = Literal["new", "duplicate", "conflict", "quarantined"]
 
 
-@dataclass(slots=True)
-class LeasedJob:
+class LeasedJob(msgspec.Struct):
     """A job that this process holds the lease of, ready to be run."""
 
     id: int
@@ -68,8 +62,7 @@ class LeasedJob:
     keyed_by: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """What a failed attempt leaves behind, bounded and scrubbed."""
 
     error: str
@@ -77,8 +70,7 @@ class Failure:
     traceback: str
 
 
-@dataclass(slots=True)
-class Mark:
+class Mark(msgspec.Struct):
     """How a leased job's attempt ended."""
 
     job_id: int
@@ -135,12 +127,12 @@ class Committed:
         conflicts: endpoint, event id, and the hex hashes of the stored and the received body.
     """
 
-    receipts: list[Receipt]
-    leased: list[LeasedJob]
-    claimed: list[LeasedJob]
-    waiting: bool
-    fenced: int
-    conflicts: list[tuple[str, str, str, str]]
+    receipts: list[Receipt] = field(default_factory=list)
+    leased: list[LeasedJob] = field(default_factory=list)
+    claimed: list[LeasedJob] = field(default_factory=list)
+    waiting: bool = False
+    fenced: int = 0
+    conflicts: list[tuple[str, str, str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

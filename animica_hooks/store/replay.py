@@ -22,6 +22,7 @@ from animica_hooks.core.outcome import SECOND, from_micros
 from animica_hooks.core.routing import check_pattern, matches, takes
 from animica_hooks.errors import ReplayRefused
 from animica_hooks.store.base import Store
+from animica_hooks.store.inbox import inserted_id
 from animica_hooks.store.queries import received_between
 from animica_hooks.store.tables import events, handlers, jobs, replays
 from animica_hooks.store.views import Replay, ReplayPlan
@@ -138,7 +139,7 @@ async def replay(
     start = store.now()
     created = skipped = 0
     async for chunk in pairs(store, filters, known):
-        rows = []
+        rows: list[dict[str, Any]] = []
         for pair in chunk:
             if pair.pending:
                 skipped += 1
@@ -167,7 +168,7 @@ async def _begin(store: Store, filters: ReplayFilters, planned: int) -> int:
                 skipped=0,
             )
         )
-    return int(begun.inserted_primary_key[0])
+    return inserted_id(begun)
 
 
 async def _note(

@@ -20,7 +20,8 @@ def current(connection: Connection) -> str | None:
     """Return the version that the database is at; None where it has no tables of ours."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    version: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    return version
 
 
 def upgrade(connection: Connection) -> None:

@@ -101,8 +101,7 @@ async def open_session(engine: AsyncEngine, unit: Unit) -> AsyncIterator[AsyncSe
 def open_sync_session(engine: Engine, unit: Unit) -> Iterator[Session]:
     """Open the session of a plain ``def`` handler, in its thread."""
     try:
-        with engine.connect() as connection:
-            connection = connection.execution_options(**{_OPTION: unit})
+        with engine.connect().execution_options(**{_OPTION: unit}) as connection:
             connection.begin()
             with Session(connection, expire_on_commit=False) as session:
                 yield session
@@ -116,6 +115,7 @@ def listen(engine: Engine) -> None:
     event.listen(engine, "after_cursor_execute", _record)
     event.listen(engine, "rollback", _begin_anew)
     event.listen(engine, "commit", _refuse_commit)
+    event.listen(engine, "checkin", _leave_no_transaction)
 
 
 def _begin_at_first_write(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
@@ -154,6 +154,12 @@ def _refuse_commit(connection: Connection) -> None:
             "a handler's session can not be committed after a rollback: it commits by itself, "
             "together with its job, when the handler returns."
         )
+
+
+def _leave_no_transaction(driver: Any, _: object) -> None:
+    """Roll back after a commit that failed: SQLAlchemy takes that transaction for ended."""
+    if driver is not None and getattr(driver, "driver_connection", driver).in_transaction:
+        driver.rollback()
 
 
 def _unit(connection: Connection) -> Unit | None:

@@ -1,23 +1,22 @@
 """The inbox in one SQLite file.
 
-Rule 1: the inbox writes through one connection of its own, one transaction at a time. Its
-        statements run on the event loop, where they take microseconds, and only COMMIT, which
-        waits for the disk without the GIL, runs in a thread.
+Rule 1: the inbox writes through one connection of its own, one transaction at a time, in a thread:
+        a few statements of many rows each, which run without the GIL while the event loop takes
+        the deliveries of the next.
 Rule 2: nobody writes without the turn (``WriteTurns``): not the inbox, not a handler's session,
         not an operator's command, not another process of ours.
-Rule 3: only the inbox's connection checkpoints. SQLite before 3.51.3 can corrupt a database
-        that several connections checkpoint (https://sqlite.org/wal.html#walresetbug).
+Rule 3: nobody checkpoints but ``Checkpoints``.
 Rule 4: WAL with synchronous=FULL: a commit is on the disk before it returns. With NORMAL a power
         cut loses what was acknowledged.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.orm import Session
 
 from animica_hooks.core.event import Event
-from animica_hooks.core.job import State
-from animica_hooks.core.outcome import from_micros
+from animica_hooks.core.outcome import COMPLETED, from_micros
 from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.store import inbox, schema
 from animica_hooks.store import sqlite_sql as sql
 from animica_hooks.store.base import Store
+from animica_hooks.store.checkpoints import Checkpoints
 from animica_hooks.store.records import (
     Batch,
     Committed,
@@ -39,12 +38,10 @@ from animica_hooks.store.records import (
     Mark,
     NewEvent,
     NewQuarantined,
-    Receipt,
 )
 from animica_hooks.store.session import Unit, listen, open_session, open_sync_session
-
 from animica_hooks.store.turns import WriteTurns
-from animica_hooks.threads import DaemonThreads
+from animica_hooks.threads import DaemonThreads, to_the_end
 
 MIN_VERSION = (3, 35, 0)  # RETURNING
 FOREIGN_LOCK_S = 2.0  # how long another program may hold the file before a commit gives up
@@ -53,6 +50,7 @@ _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA mmap_size = 0",
+    "PRAGMA wal_autocheckpoint = 0",
 )
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
@@ -66,6 +64,7 @@ class SqliteStore(Store):
         self.turns = WriteTurns(path.with_name(path.name + "-turns"))
         self._threads = DaemonThreads("animica-hooks-commit")
         self._inbox: sqlite3.Connection | None = None
+        self._checkpoints = Checkpoints(path, self.turns, self._connect)
         self._engine = self._make_engine(pool_size=4)
         self._handler_engine = self._make_engine(pool_size=handlers)
         self._handler_sync_engine = create_engine(
@@ -79,7 +78,12 @@ class SqliteStore(Store):
                 f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed."
             )
         try:
-            self._inbox = self._connect()
+            # In its turn, for several processes that turn a new file to WAL at once are locked out.
+            await self.turns.take("open")
+            try:
+                self._inbox = self._connect()
+            finally:
+                self.turns.give()
             if migrate:
                 async with self.write("migration") as connection:
                     await connection.run_sync(schema.upgrade)
@@ -91,7 +95,11 @@ class SqliteStore(Store):
                 f"{self.path} can not be used as an SQLite database: {error}."
             ) from error
 
+    def start_maintenance(self) -> None:
+        self._checkpoints.start()
+
     async def close(self) -> None:
+        await self._checkpoints.close()
         await self._engine.dispose()
         await self._handler_engine.dispose()
         self._handler_sync_engine.dispose()
@@ -142,11 +150,7 @@ class SqliteStore(Store):
     async def commit(self, batch: Batch) -> Committed:
         await self.turns.take("inbox")
         try:
-            connection = self._inbox or self._connect()
-            self._inbox = connection
-            await self._begin(connection)
-            committed = self._execute(connection, batch)
-            await asyncio.wrap_future(self._threads.submit(connection.commit))
+            committed = await to_the_end(self._threads.submit(lambda: self._transact(batch)))
         except sqlite3.Error as error:
             self._drop_inbox()
             raise StoreUnavailable(
@@ -160,18 +164,15 @@ class SqliteStore(Store):
             self.turns.give()
         return committed
 
-    async def _begin(self, connection: sqlite3.Connection) -> None:
-        """Begin a transaction; wait, off the loop, for a program that does not take turns."""
-        give_up_at = time.monotonic() + FOREIGN_LOCK_S
-        while True:
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > give_up_at:
-                    raise
-                await asyncio.sleep(0.005)
-            else:
-                return
+    def _transact(self, batch: Batch) -> Committed:
+        connection = self._inbox or self._connect()
+        self._inbox = connection
+        connection.execute("BEGIN IMMEDIATE")
+        committed = self._execute(connection, batch)
+        self._checkpoints.commit_begins()
+        connection.commit()
+        self._checkpoints.commit_ended()
+        return committed
 
     def _drop_inbox(self) -> None:
         """Close the connection, which rolls back; the next commit opens another."""
@@ -199,101 +200,98 @@ class SqliteStore(Store):
 
     def _mark(self, connection: sqlite3.Connection, marks: Sequence[Mark], now: int) -> int:
         """Carry out transitions; return how many came too late."""
-        plain = [_mark_values(mark, now) for mark in marks if mark.failure is None]
-        changed = connection.executemany(sql.MARK, plain).rowcount if plain else 0
+        changed = self._complete(connection, [m for m in marks if m.transition is COMPLETED], now)
         for mark in marks:
-            if (failure := mark.failure) is None:
+            if mark.transition is COMPLETED:
                 continue
             if not connection.execute(sql.MARK, _mark_values(mark, now)).rowcount:
                 continue
             changed += 1
-            connection.execute(
-                sql.INSERT_FAILURE,
-                (mark.job_id, mark.attempt, now, failure.error, failure.message, failure.traceback),
-            )
-            connection.execute(sql.TRIM_FAILURES, (mark.job_id, mark.attempt - KEPT_FAILURES))
+            if failure := mark.failure:
+                connection.execute(
+                    sql.INSERT_FAILURE,
+                    (mark.job_id, mark.attempt, now, *failure),
+                )
+                connection.execute(sql.TRIM_FAILURES, (mark.job_id, mark.attempt - KEPT_FAILURES))
         return len(marks) - changed
 
+    def _complete(self, connection: sqlite3.Connection, marks: Sequence[Mark], now: int) -> int:
+        by_fence: dict[int, list[int]] = {}
+        for mark in marks:
+            by_fence.setdefault(mark.fence, []).append(mark.job_id)
+        changed = 0
+        for fence, ids in by_fence.items():
+            for chunk in _chunks(ids):
+                changed += connection.execute(
+                    sql.complete(len(chunk)), (now, fence, *chunk)
+                ).rowcount
+        return changed
+
     def _receive(self, connection: sqlite3.Connection, batch: Batch, now: int) -> Committed:
-        events = [d for d in batch.deliveries if isinstance(d, NewEvent)]
-        seqs = self._insert_events(connection, events) if events else {}
-        receipts: list[Receipt] = []
-        conflicts: list[tuple[str, str, str, str]] = []
-        leases: list[tuple[int, NewEvent]] = []
+        committed = Committed()
+        seqs = self._insert_events(connection, batch.deliveries) if batch.deliveries else {}
+        [(job_id,)] = connection.execute(sql.LAST_JOB)
         rows: list[tuple[Any, ...]] = []
-        room, waiting, until = batch.room, False, now + self.lease
-        for delivery in batch.deliveries:
+        until = now + self.lease
+        for position, delivery in enumerate(batch.deliveries):
             if isinstance(delivery, NewQuarantined):
                 self._quarantine(connection, delivery)
-                receipts.append(Receipt.QUARANTINED)
+                committed.receipts.append("quarantined")
                 continue
-            # The first delivery of an id in this batch is the one whose row was inserted.
-            key = (delivery.event.endpoint, delivery.event.id)
-            seq = seqs.pop(key, None)
+            seq = seqs.get(position)
             if seq is None:
-                receipts.append(self._redeliver(connection, delivery, conflicts))
+                self._redeliver(connection, delivery, committed)
                 continue
-            receipts.append(Receipt.NEW)
+            committed.receipts.append("new")
             for handler_id in delivery.handler_ids:
-                if room > 0:
-                    room -= 1
-                    leases.append((seq, delivery))
-                    rows.append((seq, handler_id, State.LEASED, until, 1, now, self.owner))
+                job_id += 1
+                if len(committed.leased) < batch.room:
+                    rows.append((job_id, seq, handler_id, "leased", until, 1, now, self.owner))
+                    event = (
+                        delivery.event if len(delivery.handler_ids) == 1 else copy(delivery.event)
+                    )
+                    committed.leased.append(LeasedJob(job_id, 1, handler_id, event, now))
                 else:
-                    waiting = True
-                    rows.append((seq, handler_id, State.AVAILABLE, now, 0, now, None))
-        leased = self._insert_jobs(connection, rows, leases, now) if rows else []
-        return Committed(receipts, leased, [], waiting, 0, conflicts)
+                    rows.append((job_id, seq, handler_id, "available", now, 0, now, None))
+                    committed.waiting = True
+        if rows:
+            _insert_many(connection, sql.insert_jobs, rows)
+        return committed
 
     def _insert_events(
-        self, connection: sqlite3.Connection, events: Sequence[NewEvent]
-    ) -> dict[tuple[str, str], int]:
-        """Insert those whose id is new; return their sequence numbers by endpoint and id."""
-        seqs: dict[tuple[str, str], int] = {}
-        for chunk in _power_of_two_chunks(events):
-            values: list[Any] = []
-            for new in chunk:
+        self, connection: sqlite3.Connection, deliveries: Sequence[NewEvent | NewQuarantined]
+    ) -> dict[int, int]:
+        """Insert events whose id is new; return their sequence numbers, by position.
+
+        The numbers are given here, under the write lock: asking for them with RETURNING costs
+        twice as much as the insert.
+        """
+        [(last,)] = connection.execute(sql.LAST_EVENT)
+        seqs: dict[int, int] = {}
+        rows: list[tuple[Any, ...]] = []
+        for position, new in enumerate(deliveries):
+            if isinstance(new, NewEvent):
                 e = new.event
-                values += (
-                    e.endpoint, e.id, e.type, new.received_at, new.body_hash, new.raw_headers,
-                    e.body,
+                seqs[position] = seq = last + position + 1
+                rows.append(
+                    (seq, e.endpoint, e.id, e.type, new.received_at, new.body_hash,
+                     new.raw_headers, e.body)
                 )  # fmt: skip
-            for seq, endpoint, id in connection.execute(sql.insert_events(len(chunk)), values):
-                seqs[endpoint, id] = seq
+        if _insert_many(connection, sql.insert_events, rows) < len(rows):
+            stored = {seq for (seq,) in connection.execute(sql.EVENTS_AFTER, (last,))}
+            seqs = {position: seq for position, seq in seqs.items() if seq in stored}
         return seqs
 
-    def _insert_jobs(
-        self,
-        connection: sqlite3.Connection,
-        rows: Sequence[tuple[Any, ...]],
-        leases: Sequence[tuple[int, NewEvent]],
-        now: int,
-    ) -> list[LeasedJob]:
-        events = dict(leases)
-        leased: list[LeasedJob] = []
-        for chunk in _power_of_two_chunks(rows):
-            values = [value for row in chunk for value in row]
-            for id, seq, handler_id, fence in connection.execute(
-                sql.insert_jobs(len(chunk)), values
-            ):
-                if fence:
-                    leased.append(LeasedJob(id, fence, handler_id, events[seq].event, now))
-        return leased
-
     def _redeliver(
-        self,
-        connection: sqlite3.Connection,
-        delivery: NewEvent,
-        conflicts: list[tuple[str, str, str, str]],
-    ) -> Receipt:
-        e = delivery.event
+        self, connection: sqlite3.Connection, delivery: NewEvent, committed: Committed
+    ) -> None:
+        e, body_hash = delivery.event, delivery.body_hash
         seq, first_hash = connection.execute(sql.FIND_EVENT, (e.endpoint, e.id)).fetchone()
-        conflict = first_hash != delivery.body_hash
-        connection.execute(sql.REDELIVER, (seq, delivery.body_hash, conflict, delivery.received_at))
-        if not conflict:
-            return Receipt.DUPLICATE
-        conflicts.append((e.endpoint, e.id, first_hash.hex(), delivery.body_hash.hex()))
-        return Receipt.CONFLICT
+        conflict = first_hash != body_hash
+        connection.execute(sql.REDELIVER, (seq, body_hash, conflict, delivery.received_at))
+        committed.receipts.append("conflict" if conflict else "duplicate")
+        if conflict:
+            committed.conflicts.append((e.endpoint, e.id, first_hash.hex(), body_hash.hex()))
 
     def _quarantine(self, connection: sqlite3.Connection, held: NewQuarantined) -> None:
         connection.execute(
@@ -341,17 +339,17 @@ class SqliteStore(Store):
         self, connection: sqlite3.Connection, seqs: Iterable[int]
     ) -> dict[int, Event[Any]]:
         events: dict[int, Event[Any]] = {}
-        for chunk in _power_of_two_chunks(sorted(seqs)):
-            found = connection.execute(sql.load_events(len(chunk)), chunk)
-            for seq, endpoint, id, type, received_at, headers, body in found:
-                events[seq] = Event(
-                    id=id,
-                    type=type,
-                    body=body,
-                    endpoint=endpoint,
-                    received_at=from_micros(received_at),
-                    raw_headers=headers,
-                )
+        for seq in seqs:
+            found = connection.execute(sql.LOAD_EVENT, (seq,)).fetchone()
+            endpoint, id, type, received_at, headers, body = found
+            events[seq] = Event(
+                id=id,
+                type=type,
+                body=body,
+                endpoint=endpoint,
+                received_at=from_micros(received_at),
+                raw_headers=headers,
+            )
         return events
 
     def _connect(self) -> sqlite3.Connection:
@@ -360,7 +358,7 @@ class SqliteStore(Store):
             isolation_level=None,
             check_same_thread=False,
             cached_statements=256,
-            timeout=0,
+            timeout=FOREIGN_LOCK_S,
         )
         for pragma in _PRAGMAS:
             connection.execute(pragma)
@@ -393,17 +391,23 @@ def _prepare(engine: Engine) -> None:
 
 def _set_pragmas(connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    for pragma in (*_PRAGMAS, "PRAGMA wal_autocheckpoint = 0"):
+    for pragma in _PRAGMAS:
         cursor.execute(pragma)
     cursor.close()
 
 
-def _mark_values(mark: Mark, now: int) -> tuple[Any, ...]:
-    values = inbox.mark_parameters(mark, now)
-    return tuple(values[name] for name in sql.MARK_ORDER)
+def _insert_many(
+    connection: sqlite3.Connection, statement: Callable[[int], str], rows: Sequence[tuple[Any, ...]]
+) -> int:
+    inserted = 0
+    for chunk in _chunks(rows):
+        inserted += connection.execute(
+            statement(len(chunk)), list(chain.from_iterable(chunk))
+        ).rowcount
+    return inserted
 
 
-def _power_of_two_chunks(items: Sequence[Any], largest: int = 64) -> Iterable[Sequence[Any]]:
+def _chunks(items: Sequence[Any], largest: int = 64) -> Iterable[Sequence[Any]]:
     """Split a sequence so that few sizes of statement serve all lengths, each prepared once."""
     start, size = 0, largest
     while start < len(items):
@@ -411,3 +415,8 @@ def _power_of_two_chunks(items: Sequence[Any], largest: int = 64) -> Iterable[Se
             size //= 2
         yield items[start : start + size]
         start += size
+
+
+def _mark_values(mark: Mark, now: int) -> tuple[Any, ...]:
+    values = inbox.mark_parameters(mark, now)
+    return tuple(values[name] for name in sql.MARK_ORDER)

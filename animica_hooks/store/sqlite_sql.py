@@ -12,36 +12,47 @@ from sqlalchemy.dialects import sqlite
 
 from animica_hooks.store import inbox
 
+# The numbers of the newest rows; new ones count on from there, under the write lock.
+LAST_EVENT = "SELECT coalesce(max(seq), 0) FROM hooks_events"
+LAST_JOB = "SELECT coalesce(max(id), 0) FROM hooks_jobs"
+
 
 @cache
 def insert_events(rows: int) -> str:
-    """Store events whose id is new at their endpoint; give back only those."""
+    """Store events, but those whose id was seen before at their endpoint."""
     return (
-        "INSERT INTO hooks_events (endpoint, id, type, received_at, body_hash, headers, body)"
-        f" VALUES {_values(rows, '(?,?,?,?,?,?,?)')}"
-        " ON CONFLICT DO NOTHING RETURNING seq, endpoint, id"
+        "INSERT INTO hooks_events (seq, endpoint, id, type, received_at, body_hash, headers, body)"
+        f" VALUES {','.join(['(?,?,?,?,?,?,?,?)'] * rows)} ON CONFLICT (endpoint, id) DO NOTHING"
     )
 
 
 @cache
 def insert_jobs(rows: int) -> str:
-    """Make jobs, some of them (fence 1) leased already."""
+    """Make jobs, available (fence 0) or leased already (fence 1)."""
     return (
-        "INSERT INTO hooks_jobs (event_seq, handler_id, state, due_at, fence, created_at,"
+        "INSERT INTO hooks_jobs (id, event_seq, handler_id, state, due_at, fence, created_at,"
         " leased_by, attempts, failed, orphaned)"
-        f" VALUES {_values(rows, '(?,?,?,?,?,?,?,0,0,0)')}"
-        " RETURNING id, event_seq, handler_id, fence"
+        f" VALUES {','.join(['(?,?,?,?,?,?,?,?,0,0,0)'] * rows)}"
     )
 
 
 @cache
-def load_events(rows: int) -> str:
-    """Read the events of claimed jobs, by primary key."""
+def complete(rows: int) -> str:
+    """End attempts that succeeded under leases of one fence: what MARK does, for many at once."""
     return (
-        "SELECT seq, endpoint, id, type, received_at, headers, body FROM hooks_events"
-        f" WHERE seq IN ({_values(rows, '?')})"
+        "UPDATE hooks_jobs SET state = 'succeeded', due_at = NULL, attempts = attempts + 1,"
+        " orphaned = 0, reason = NULL, finished_at = ?, leased_by = NULL"
+        f" WHERE fence = ? AND state = 'leased' AND id IN ({','.join('?' * rows)})"
     )
 
+
+# Which of the events just inserted were new (primary key).
+EVENTS_AFTER = "SELECT seq FROM hooks_events WHERE seq > ?"
+
+# Read the event of a claimed job (primary key).
+LOAD_EVENT = """
+SELECT endpoint, id, type, received_at, headers, body FROM hooks_events WHERE seq = ?
+"""
 
 # Which event an id that was seen before belongs to (uq_hooks_events_endpoint_id).
 FIND_EVENT = "SELECT seq, body_hash FROM hooks_events WHERE endpoint = ? AND id = ?"
@@ -85,10 +96,7 @@ VALUES (?, ?, ?, ?, ?, ?)
 TRIM_FAILURES = "DELETE FROM hooks_failures WHERE job_id = ? AND attempt <= ?"
 
 
+# End an attempt, however it ended.
 _mark = inbox.MARK.compile(dialect=sqlite.dialect(paramstyle="qmark"))
 MARK = str(_mark)
 MARK_ORDER = tuple(_mark.positiontup or ())
-
-
-def _values(rows: int, row: str) -> str:
-    return ",".join([row] * rows)

@@ -19,12 +19,37 @@ from pathlib import Path
 from animica_hooks.threads import DaemonThreads
 
 
+class FileLock:
+    """An exclusive lock between processes, which a process that dies lets go of."""
+
+    def __init__(self, path: Path) -> None:
+        # A file of its own: closing any descriptor of the database would drop SQLite's locks.
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def lock(self) -> None:
+        """Wait for the lock, in a thread."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def try_lock(self) -> bool:
+        """Take the lock if nobody has it."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def unlock(self) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
 class WriteTurns:
     """A fair queue for the write slot of one database file, for coroutines and threads alike."""
 
     def __init__(self, lock_file: Path) -> None:
-        # A file of its own: closing any descriptor of the database would drop SQLite's locks.
-        self._fd = os.open(lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._lock = FileLock(lock_file)
         self._threads = DaemonThreads("animica-hooks-turn")
         self._mutex = threading.Lock()
         self._waiting: deque[Future[None]] = deque()
@@ -33,7 +58,7 @@ class WriteTurns:
 
     def close(self) -> None:
         self._threads.close()
-        os.close(self._fd)
+        self._lock.close()
 
     def held(self) -> tuple[str, float] | None:
         """Return who has the turn and for how many seconds, or None."""
@@ -51,9 +76,9 @@ class WriteTurns:
                     self._pass_on()
                 raise
         self._begin(holder)
-        if self._try_lock():
+        if self._lock.try_lock():
             return
-        locking = self._threads.submit(self._lock)
+        locking = self._threads.submit(self._lock.lock)
         try:
             await asyncio.shield(asyncio.wrap_future(locking))
         except BaseException:
@@ -64,11 +89,11 @@ class WriteTurns:
         """Wait for the turn in a thread."""
         self._enqueue().result()
         self._begin(holder)
-        self._lock()
+        self._lock.lock()
 
     def give(self) -> None:
         """End the turn."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        self._lock.unlock()
         self._pass_on()
 
     def _enqueue(self) -> Future[None]:
@@ -94,13 +119,3 @@ class WriteTurns:
                     waiter.set_result(None)
                     return
             self._holder = None
-
-    def _lock(self) -> None:
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-
-    def _try_lock(self) -> bool:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True

@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 logger = logging.getLogger("animica_hooks")
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A batch of deliveries was committed.
 
     Attributes:
@@ -28,8 +26,7 @@ class Stored:
     secrets: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Conflicted:
+class Conflicted(NamedTuple):
     """An id came again with another body; the first one counts.
 
     Attributes:
@@ -42,8 +39,7 @@ class Conflicted:
     received: str
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantined:
+class Quarantined(NamedTuple):
     """An authentic delivery was not usable as an event and is kept in the quarantine."""
 
     endpoint: str
@@ -51,8 +47,7 @@ class Quarantined:
     body_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(NamedTuple):
     """A request was answered with an error and nothing was stored.
 
     Attributes:
@@ -64,8 +59,7 @@ class Rejected:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attempted:
+class Attempted(NamedTuple):
     """An attempt ended.
 
     Attributes:
@@ -84,15 +78,13 @@ class Attempted:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fenced:
+class Fenced(NamedTuple):
     """Marks came too late: the jobs' leases had run out and others have them."""
 
-    count: int
+    number: int
 
 
-@dataclass(frozen=True, slots=True)
-class SlowWriter:
+class SlowWriter(NamedTuple):
     """Somebody has kept the database's write slot for long, and deliveries wait."""
 
     holder: str
@@ -127,19 +119,16 @@ class Counters:
 
     def __call__(self, observation: Observation) -> None:
         counts = self.counts
-        match observation:
-            case Attempted(verb=verb):
-                counts[f"attempts.{verb}"] += 1
-            case Stored(receipts, secrets):
-                for receipt, count in receipts.items():
-                    counts[f"deliveries.{receipt}"] += count
-                for secret, count in secrets.items():
-                    counts[f"verified.{secret}"] += count
-            case Rejected(reason=reason):
-                counts[f"rejected.{reason}"] += 1
-            case Fenced(count):
-                counts["fenced"] += count
-            case SlowWriter():
-                counts["slow_writers"] += 1
-            case Conflicted() | Quarantined():
-                pass  # counted as receipts
+        if isinstance(observation, Attempted):
+            counts["attempts." + observation.verb] += 1
+        elif isinstance(observation, Stored):
+            for receipt, number in observation.receipts.items():
+                counts["deliveries." + receipt] += number
+            for secret, number in observation.secrets.items():
+                counts["verified." + secret] += number
+        elif isinstance(observation, Rejected):
+            counts["rejected." + observation.reason] += 1
+        elif isinstance(observation, Fenced):
+            counts["fenced"] += observation.number
+        elif isinstance(observation, SlowWriter):
+            counts["slow_writers"] += 1

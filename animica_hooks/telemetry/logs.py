@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
@@ -29,11 +30,12 @@ class Logs:
         self._unsaid: dict[str, int] = {}
 
     def __call__(self, observation: Observation) -> None:
+        if isinstance(observation, Attempted):  # of these there are many
+            _attempted(observation)
+            return
         match observation:
             case Stored():
                 pass
-            case Attempted():
-                _attempted(observation)
             case Rejected(code, reason):
                 self._rejected(code, reason)
             case Conflicted(endpoint, event_id, stored, received):
@@ -53,8 +55,8 @@ class Logs:
                     reason,
                     body_hash,
                 )
-            case Fenced(count):
-                logger.warning("%d marks came too late: other workers have the jobs", count)
+            case Fenced(number):
+                logger.warning("%d marks came too late: other workers have the jobs", number)
             case SlowWriter(holder, seconds):
                 logger.warning(
                     "%s has kept the database's write slot for %.1f s, and deliveries wait: "
@@ -75,6 +77,8 @@ class Logs:
 
 
 def _attempted(seen: Attempted) -> None:
+    if seen.verb == "complete" and not logger.isEnabledFor(logging.DEBUG):
+        return
     what = "attempt %d of job %d (%s, event %s): %s in %.3f s"
     values = (
         seen.attempt,

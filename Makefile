@@ -4,7 +4,7 @@
 # The interpreter that makes .venv: the first that is new enough. Override: make PYTHON=python3.13 ...
 PYTHON ?= $(firstword $(foreach p,python3 python3.14 python3.13 python3.12 python3.11,$(if $(shell \
 	$(p) -c 'import sys; print("ok" * (sys.version_info >= (3, 11)))' 2>/dev/null),$(p))))
-# More arguments for pytest: make test ARGS='-k signature -x'
+# More arguments for what a target runs: make test ARGS='-k signature -x'; make serve ARGS=app:hooks
 ARGS ?=
 # Test processes: a number, or auto for one per core.
 JOBS ?= auto
@@ -32,10 +32,10 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.run ## set up, then receive, retry, bury and replay real deliveries; ends by itself
-	@$(BIN)/animica-hooks demo
+	@$(BIN)/animica-hooks demo $(ARGS)
 
 serve: .venv/.run ## set up, then receive deliveries on this machine and show them
-	@$(BIN)/animica-hooks serve
+	@$(BIN)/animica-hooks serve $(ARGS)
 
 test: .venv/.dev ## set up, then run all the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)

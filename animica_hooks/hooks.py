@@ -15,7 +15,7 @@ from animica_hooks.config import Settings, find_database_url, find_secrets
 from animica_hooks.core.retry import RetryPolicy
 from animica_hooks.core.routing import ROOT_ENDPOINT, F, Handler, Router, default_router
 from animica_hooks.errors import ConfigurationError
-from animica_hooks.telemetry import logger
+from animica_hooks.telemetry import Observer, logger
 
 if TYPE_CHECKING:  # these would bring SQLAlchemy along, which takes longer than all the rest
     from starlette.routing import BaseRoute
@@ -52,6 +52,7 @@ class Hooks:
         shutdown: seconds that running handlers have to end at a shutdown.
         dispatch: run handlers in this process; off, it only receives.
         auto_migrate: bring the schema up to date at the start; None does so for SQLite.
+        observers: told what happens, as frozen data (``animica_hooks.telemetry``).
 
     Raises:
         ConfigurationError: something given is wrong; the message says what to change.
@@ -75,6 +76,7 @@ class Hooks:
         shutdown: float = config.SHUTDOWN_S,
         dispatch: bool = True,
         auto_migrate: bool | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self.settings = Settings(
             secrets=find_secrets(signing_secret),
@@ -92,6 +94,7 @@ class Hooks:
             dispatch=dispatch,
             auto_migrate=auto_migrate,
         )
+        self._observers = tuple(observers)
         self._own = Router()
         self._routers = (default_router,) if routers is None else tuple(routers)
         self._runtime: Runtime | None = None
@@ -356,7 +359,11 @@ class Hooks:
         from animica_hooks.runtime import Runtime
 
         runtime = Runtime(
-            self.settings, self.handlers(), [], receives=receives, dispatches=dispatches
+            self.settings,
+            self.handlers(),
+            self._observers,
+            receives=receives,
+            dispatches=dispatches,
         )
         await runtime.start()
         self._runtime = runtime
@@ -407,7 +414,9 @@ class Hooks:
             return
         from animica_hooks.runtime import Runtime
 
-        runtime = Runtime(self.settings, self.handlers(), [], receives=False, dispatches=False)
+        runtime = Runtime(
+            self.settings, self.handlers(), self._observers, receives=False, dispatches=False
+        )
         await runtime.start()
         try:
             yield runtime

@@ -151,10 +151,11 @@ class Runtime:
         self.begin_draining()
         if self.worker:
             await self.worker.drain(self._settings.shutdown)
-        await self.committer.close()
         self._threads.close()
-        await self.store.close()
-        logger.debug("stopped")
+        if await self.committer.close():
+            await self.store.close()
+        else:
+            logger.error("the database does not answer: stopped without closing it")
 
     def begin_draining(self) -> None:
         """Answer 503 from now on; ``stop`` does the rest."""

@@ -69,5 +69,11 @@ async def to_the_end(future: Future[T]) -> T:
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
-        await asyncio.wait([waiting])
+        while not waiting.done():
+            try:
+                await asyncio.wait([waiting])
+            except asyncio.CancelledError:
+                pass  # once more: a timeout and a shutdown may both cancel
+        if not waiting.cancelled():
+            waiting.exception()  # nobody else will look, and asyncio would complain of that
         raise

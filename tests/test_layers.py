@@ -1,4 +1,4 @@
-"""The architecture is held by contracts: `make layers` checks them, here they are shown to bite."""
+"""The architecture and the conventions are held by checks, and the checks are shown to bite."""
 
 import ast
 import os
@@ -146,3 +146,38 @@ def test_the_core_reads_no_clock_and_no_file_by_other_names() -> None:
 def test_a_planted_impurity_is_seen(source: str) -> None:
     """The search for hidden clocks and I/O sees each kind of them."""
     assert impurities(source) != []
+
+
+def silent_tests(source: str) -> list[str]:
+    """Return the names of the test functions that do not say what they promise."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+
+
+def test_every_test_says_what_is_promised() -> None:
+    """Each test function has a docstring."""
+    found = {
+        str(path.relative_to(ROOT)): names
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if (names := silent_tests(path.read_text(encoding="utf-8")))
+    }
+
+    assert found == {}
+
+
+def test_a_planted_silent_test_is_seen() -> None:
+    """A test without a docstring is named, be it plain, async or a method; others are not."""
+    source = (
+        "def test_a(): pass\n"
+        "async def test_b(): pass\n"
+        "class TestC:\n    def test_d(self): pass\n"
+        "def test_e():\n    'It holds.'\n"
+        "def helper(): pass\n"
+    )
+
+    assert set(silent_tests(source)) == {"test_a", "test_b", "test_d"}

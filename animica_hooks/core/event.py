@@ -161,6 +161,9 @@ class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=False):
             return NotImplemented
         return (self.endpoint, self.id, self.body) == (other.endpoint, other.id, other.body)
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # a Struct's own asks whether they are one object
+
     def __hash__(self) -> int:
         return hash((self.endpoint, self.id))
 

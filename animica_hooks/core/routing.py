@@ -32,7 +32,7 @@ def check_pattern(pattern: object) -> str:
     if not isinstance(pattern, str) or not pattern or pattern != pattern.strip():
         raise ConfigurationError(f"a pattern is a type, 'a.*' or '*', not {pattern!r}.")
     head = pattern.removesuffix("*")
-    if "*" in head or (head != pattern and head and not head.endswith(".")) or head == ".":
+    if "*" in head or (head != pattern and head and not head.endswith(".")) or pattern == ".*":
         raise ConfigurationError(
             f"pattern {pattern!r}: '*' can only stand alone or as the last part, as in 'a.*'."
         )

@@ -37,18 +37,20 @@ async def read_body(receive: Receive, *, declared: int | None, most: int, deadli
     # Where ``receive`` is uvicorn's own, its request knows what has come and is not read yet.
     request = getattr(receive, "__self__", None)
     all_here = getattr(request, "more_body", None) is False
+    unread = getattr(request, "body", None)
     chunks: list[bytes] = []
-    if all_here and declared and not getattr(request, "body", None):
+    if all_here and declared and not unread:
         # A plain ASGI middleware has read it, and ``receive`` would wait for ever.
         raise Refused(answers.BODY_CONSUMED)
     try:
-        if all_here:  # nothing to wait for, so no timer
+        if all_here and unread:  # nothing to wait for, so no timer
             await _read_into(chunks, receive, most)
         else:
             async with asyncio.timeout(deadline):
                 await _read_into(chunks, receive, most)
     except TimeoutError:
-        is_slow = chunks or not declared or getattr(request, "more_body", False)
+        to_come = getattr(request, "more_body", False)
+        is_slow = chunks or to_come or not (declared or all_here)
         raise Refused(answers.BODY_TIMEOUT if is_slow else answers.BODY_CONSUMED) from None
     body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if declared is not None and len(body) != declared:

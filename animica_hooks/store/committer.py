@@ -42,6 +42,7 @@ MAX_BATCH = 256
 MAX_WAITING = 4096
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 SLOW_WRITER_S = 1.0
+CLOSE_S = 5.0
 _SWEEP_S = 0.1
 _PAUSE_AFTER_FAILURE_S = 0.1
 
@@ -164,14 +165,19 @@ class Committer:
         """Refuse deliveries from now on."""
         self._refusing = True
 
-    async def close(self) -> None:
-        """Commit what waits, then stop."""
+    async def close(self) -> bool:
+        """Commit what waits, then stop.
+
+        Returns:
+            False where a commit hangs: the store is still in use, and can not be closed.
+        """
         self._refusing = self._closing = True
         self._wake.set()
-        await self._task
+        await asyncio.wait([self._task], timeout=CLOSE_S)
         for timer in (self._linger, self._sweeper):
             if timer is not None:
                 timer.cancel()
+        return self._task.done()
 
     async def _run(self) -> None:
         while True:

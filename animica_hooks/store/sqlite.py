@@ -12,6 +12,7 @@ Rule 4: WAL with synchronous=FULL: a commit is on the disk before it returns. Wi
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -321,7 +322,7 @@ class SqliteStore(Store):
                 id=id,
                 fence=fence,
                 handler_id=handler_id,
-                event=events[seq],
+                event=copy(events[seq]),  # handlers do not share its payload
                 created_at=created_at,
                 attempts=attempts,
                 failed=failed,
@@ -366,6 +367,9 @@ class SqliteStore(Store):
         return connection
 
     def _make_engine(self, *, pool_size: int) -> AsyncEngine:
+        # At DEBUG it logs all that handlers write, so not unless its own level asks for that.
+        if (driver_logger := logging.getLogger("aiosqlite")).level == logging.NOTSET:
+            driver_logger.setLevel(logging.INFO)
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self.path)),
             **_engine_options(pool_size),

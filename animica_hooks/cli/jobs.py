@@ -1,0 +1,176 @@
+"""``animica-hooks jobs`` and ``dead``: what handlers have to do, and what became of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from animica_hooks.cli import output
+from animica_hooks.cli.inbox import NotFound, opened, run
+from animica_hooks.cli.options import database_option, json_option, limit_option
+from animica_hooks.core.job import State
+from animica_hooks.core.routing import check_pattern
+
+if TYPE_CHECKING:
+    from animica_hooks.store.views import FailureView, JobView
+
+
+@click.group()
+def jobs() -> None:
+    """Look at jobs, and try them again."""
+
+
+@click.group()
+def dead() -> None:
+    """Look at dead letters: jobs that failed too often."""
+
+
+@jobs.command("list")
+@click.option(
+    "--state", multiple=True, type=click.Choice([state.value for state in State]),
+    help="In this state, or one of several.",
+)  # fmt: skip
+@click.option("--handler", metavar="NAME", help="Of this handler.")
+@click.option("--event", "event_id", metavar="ID", help="Of this event.")
+@click.option("--type", metavar="PATTERN", help="Of events of a type: a.b, a.* or *.")
+@limit_option
+@database_option
+@json_option
+def list_jobs(
+    *,
+    state: tuple[str, ...],
+    handler: str | None,
+    event_id: str | None,
+    type: str | None,
+    limit: int,
+    database_url: str | None,
+    as_json: bool,
+) -> None:
+    """List jobs, newest first."""
+    _list(
+        as_json=as_json,
+        database_url=database_url,
+        states=state or None,
+        handler=handler,
+        event_id=event_id,
+        type=type,
+        limit=limit,
+    )
+
+
+@dead.command("list")
+@click.option("--handler", metavar="NAME", help="Of this handler.")
+@click.option("--type", metavar="PATTERN", help="Of events of a type: a.b, a.* or *.")
+@limit_option
+@database_option
+@json_option
+def list_dead(
+    handler: str | None, type: str | None, limit: int, database_url: str | None, as_json: bool
+) -> None:
+    """List dead letters, newest first.
+
+    'animica-hooks replay --state dead' handles them again, in order.
+    """
+    _list(
+        as_json=as_json,
+        database_url=database_url,
+        states=[State.DEAD.value],
+        handler=handler,
+        type=type,
+        limit=limit,
+    )
+
+
+def _list(*, as_json: bool, database_url: str | None, type: str | None, **filters: Any) -> None:
+    if type is not None:
+        check_pattern(type)
+
+    async def read() -> list[JobView]:
+        async with opened(database_url) as admin:
+            return [job async for job in admin.jobs(type=type, **filters)]
+
+    found = run(read())
+    if as_json:
+        for job in found:
+            click.echo(output.as_json(job))
+    elif found:
+        output.table(
+            ("job", "state", "handler", "event", "type", "attempts", "due", "reason"),
+            [
+                (
+                    j.id, j.state, j.handler, j.event_id, j.event_type, j.attempts, j.due_at,
+                    j.reason,
+                )
+                for j in found
+            ],
+        )  # fmt: skip
+    else:
+        click.echo("no jobs")
+
+
+@jobs.command("show")
+@click.argument("id", type=int)
+@database_option
+@json_option
+def show_job(id: int, database_url: str | None, as_json: bool) -> None:
+    """Show the job ID and what its failed attempts left behind."""
+
+    async def read() -> tuple[JobView, list[FailureView]] | None:
+        async with opened(database_url) as admin:
+            found = [job async for job in admin.jobs(ids=[id])]
+            return (found[0], await admin.failures(id)) if found else None
+
+    found = run(read())
+    if found is None:
+        raise NotFound(f"there is no job {id}.")
+    job, failures = found
+    if as_json:
+        click.echo(output.as_json({**msgspec.to_builtins(job), "failures": failures}))
+        return
+    output.show(
+        f"job {job.id} of {job.handler}: {job.state}",
+        [
+            ("event", f"{job.event_id} {job.event_type}"),
+            ("endpoint", job.endpoint),
+            ("attempts", f"{job.attempts}, {job.failed} of them failed"),
+            ("created", job.created_at),
+            ("due", job.due_at),
+            ("finished", job.finished_at),
+            ("leased by", job.leased_by),
+            ("reason", job.reason),
+            ("replay", job.replay_id),
+            ("repeats job", job.replayed_from),
+        ],
+    )
+    for failure in failures:
+        click.echo(f"attempt {failure.attempt}, {output.cell(failure.at)}")
+        for line in output.plain_lines(failure.traceback.rstrip("\n")):
+            click.echo(f"  {line}")
+
+
+@jobs.command("retry")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=int)
+@database_option
+@json_option
+def retry_jobs(ids: tuple[int, ...], database_url: str | None, as_json: bool) -> None:
+    """Make dead or cancelled jobs available again, with all their attempts before them.
+
+    Exits with 1 where one is neither, or not there.
+    """
+
+    async def retry() -> dict[int, bool]:
+        async with opened(database_url) as admin:
+            return {id: await admin.retry_job(id) for id in ids}
+
+    retried = run(retry())
+    for id, done in retried.items():
+        if as_json:
+            click.echo(output.as_json({"id": id, "retried": done}))
+        elif done:
+            click.echo(f"job {id} is available again")
+        else:
+            click.echo(f"error: there is no dead or cancelled job {id}.", err=True)
+    if not all(retried.values()):
+        raise click.exceptions.Exit(1)

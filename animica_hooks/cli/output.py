@@ -1,0 +1,90 @@
+"""What commands print: tables for people, JSON for programs.
+
+Rule 1: what came from outside (types, ids, reasons, messages) is printed with everything escaped
+        that a terminal could obey, and never read as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+_PIPED_WIDTH = 500  # tables in a file or a pipe are not folded
+
+
+def plain(value: object) -> str:
+    """Return text on one line, with nothing in it that a terminal obeys."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def plain_lines(text: str) -> list[str]:
+    """Return the lines of a text, each as ``plain``."""
+    return [plain(line.replace("\t", "    ")) for line in text.split("\n")]
+
+
+def as_json(value: Any) -> str:
+    """Encode a view, or a dict of them, as JSON on one line, in ASCII."""
+    import msgspec
+
+    return json.dumps(msgspec.to_builtins(value))
+
+
+def show(title: str, fields: Iterable[tuple[str, object]]) -> None:
+    """Print one thing: a title, and a line for each field that has a value."""
+    click.echo(plain(title))
+    for name, value in fields:
+        if value is not None and value != "":
+            click.echo(f"  {name:<14} {cell(value)}")
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(Text(column), overflow="fold")
+    for row in rows:
+        made.add_row(*(Text(cell(value)) for value in row))
+    console().print(made)
+
+
+def console(*, stderr: bool = False) -> Any:
+    """Return a console that takes text as it is."""
+    from rich.console import Console
+
+    file = sys.stderr if stderr else sys.stdout
+    return Console(
+        file=file,
+        width=None if file.isatty() else _PIPED_WIDTH,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+def cell(value: object) -> str:
+    """Return a value as people read it."""
+    match value:
+        case None:
+            return "-"
+        case datetime():
+            return value.astimezone().isoformat(" ", "seconds")
+        case dict():
+            return (
+                ", ".join(f"{plain(count)} {plain(name)}" for name, count in value.items()) or "-"
+            )
+        case float():
+            return f"{value:.3f}"
+        case _:
+            return plain(value)

@@ -1,0 +1,156 @@
+"""``animica-hooks serve``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from animica_hooks.cli import output
+from animica_hooks.cli.apps import hooks_in, load_app, use_database
+from animica_hooks.cli.options import database_option, json_option
+from animica_hooks.config import ENV_SECRET
+from animica_hooks.core.event import Event
+from animica_hooks.errors import ConfigurationError
+from animica_hooks.hooks import Hooks
+from animica_hooks.telemetry import logger
+
+if TYPE_CHECKING:
+    import socket
+
+_DATA_CHARS = 200
+
+
+@click.command()
+@click.argument("app", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--secret",
+    multiple=True,
+    metavar="WHSEC",
+    help=f"Signing secret, without APP; several while one is rotated. Better: {ENV_SECRET}.",
+)
+@database_option
+@json_option
+@click.option(
+    "--proxy-headers",
+    is_flag=True,
+    help="Believe X-Forwarded-For and -Proto of the proxies in FORWARDED_ALLOW_IPS.",
+)
+@click.option(
+    "--max-connections", default=1000, show_default=True, type=click.IntRange(1),
+    help="Open at once; others are answered 503.",
+)  # fmt: skip
+@click.option(
+    "--head-timeout", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True),
+    help="Seconds in which a request's headers must arrive.",
+)  # fmt: skip
+@click.option(
+    "--keep-alive", default=15, show_default=True, type=click.IntRange(1),
+    help="Seconds that a connection may be idle.",
+)  # fmt: skip
+@click.option(
+    "--grace", default=5, show_default=True, type=click.IntRange(0),
+    help="Seconds that requests under way have to end at a shutdown; handlers have the app's "
+    "shutdown= after that.",
+)  # fmt: skip
+def serve(
+    *,
+    app: str | None,
+    host: str,
+    port: int,
+    secret: tuple[str, ...],
+    database_url: str | None,
+    as_json: bool,
+    proxy_headers: bool,
+    max_connections: int,
+    head_timeout: float,
+    keep_alive: int,
+    grace: int,
+) -> None:
+    """Serve APP (module:attribute) with a hardened uvicorn.
+
+    APP is a Hooks, or an ASGI app that mounts one. Without APP, events are received, stored and
+    printed, one on a line.
+    """
+    from animica_hooks.cli import server
+
+    if app is None:
+        served: Any = _printing_app(secret, database_url, as_json=as_json)
+    elif secret:
+        raise click.UsageError("--secret is for serving without APP, which has its own.")
+    else:
+        served = load_app(app)
+    found = hooks_in(served)
+    for hooks in found:
+        use_database(hooks, database_url)
+    configure_logging()
+    sockets = server.bind(host, port)
+
+    def say_where() -> None:
+        click.echo(f"receiving at {_url(sockets[0])} (stop with Ctrl+C)", err=True)
+
+    def drain() -> None:
+        for hooks in found:
+            hooks.begin_draining()
+
+    server.serve(
+        served,
+        sockets,
+        limits=server.Limits(
+            connections=max_connections,
+            head_deadline=head_timeout,
+            keep_alive=keep_alive,
+            grace=grace,
+        ),
+        proxy_headers=proxy_headers,
+        on_start=say_where,
+        on_stop=drain,
+    )
+
+
+def configure_logging() -> None:
+    """Log to stderr, unless the app has said how to log."""
+    if not logging.getLogger().handlers:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+        logger.setLevel(logging.INFO)
+
+
+def _printing_app(secret: tuple[str, ...], database_url: str | None, *, as_json: bool) -> Hooks:
+    hooks = Hooks(signing_secret=list(secret) or None, database_url=database_url, routers=[])
+    if not hooks.settings.secrets:
+        raise ConfigurationError(f"there is no signing secret: set {ENV_SECRET}, or pass --secret.")
+
+    @hooks.on("*", name="animica-hooks.serve")
+    async def print_event(event: Event) -> None:
+        line = output.as_json(_fields(event)) if as_json else _line(event)
+        print(line, flush=True)  # noqa: T201 - what the command is for
+
+    return hooks
+
+
+def _fields(event: Event) -> dict[str, Any]:
+    return {
+        "id": event.id,
+        "type": event.type,
+        "created": event.created,
+        "received_at": event.received_at,
+        "data": event.data,
+    }
+
+
+def _line(event: Event) -> str:
+    data = json.dumps(event.data)
+    if len(data) > _DATA_CHARS:
+        data = data[: _DATA_CHARS - 3] + "..."
+    time = datetime.now().astimezone().strftime("%H:%M:%S")
+    return output.plain(f"{time} {event.id} {event.type} {data}")
+
+
+def _url(bound: socket.socket) -> str:
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -27,7 +27,7 @@ from animica_hooks.core.signature import HEADER, SignatureHeader, Verifier
 from animica_hooks.errors import MalformedEvent, SignatureError, SignatureReason, StoreUnavailable
 from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
-from animica_hooks.receiver.body import Disconnected, Refused, read_body
+from animica_hooks.receiver.body import BodyReader, Disconnected, Refused
 from animica_hooks.store.committer import Committer
 from animica_hooks.store.records import NewEvent, NewQuarantined
 from animica_hooks.telemetry import Rejected, Telemetry
@@ -64,7 +64,7 @@ class Receiver:
         self._jobs_for = jobs_for
         self._not_ready = not_ready
         self._max_body = max_body
-        self._body_deadline = body_deadline
+        self._bodies = BodyReader(most=max_body, deadline=body_deadline)
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,9 +97,7 @@ class Receiver:
         if scope["method"] != "POST":
             raise Refused(answers.METHOD_NOT_ALLOWED)
         header, declared, credentials = self._check_headers(verifier, scope)
-        body = await read_body(
-            receive, declared=declared, most=self._max_body, deadline=self._body_deadline
-        )
+        body = await self._bodies.read(receive, declared=declared)
         secret_id = verifier.check_body(header, body)
         raw_headers = pack_headers(scope["headers"], credentials=credentials)
         await self._committer.deliver(self._delivery(raw_headers, body, secret_id))

@@ -9,6 +9,8 @@ from starlette.types import Receive
 from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
 
+ARRIVING_BYTES = 64 * 1024 * 1024
+
 
 class Disconnected(Exception):
     """The client went away before its body was complete."""
@@ -22,52 +24,72 @@ class Refused(Exception):
         self.answer = answer
 
 
-async def read_body(receive: Receive, *, declared: int | None, most: int, deadline: float) -> bytes:
-    """Read the whole body.
+class BodyReader:
+    """Reads the bodies of requests.
 
     Args:
-        declared: the Content-Length; None where there is none.
-        most: bytes it may have.
-        deadline: seconds it may take.
-
-    Raises:
-        Refused: too large (413), too slow (408), or not what the client sent (500).
-        Disconnected: the client went away.
+        most: bytes that a body may have.
+        deadline: seconds that it may take.
     """
-    # Where ``receive`` is uvicorn's own, its request knows what has come and is not read yet.
-    request = getattr(receive, "__self__", None)
-    all_here = getattr(request, "more_body", None) is False
-    unread = getattr(request, "body", None)
-    chunks: list[bytes] = []
-    if all_here and declared and not unread:
-        # A plain ASGI middleware has read it, and ``receive`` would wait for ever.
-        raise Refused(answers.BODY_CONSUMED)
-    try:
-        if all_here and unread:  # nothing to wait for, so no timer
-            await _read_into(chunks, receive, most)
-        else:
-            async with asyncio.timeout(deadline):
-                await _read_into(chunks, receive, most)
-    except TimeoutError:
-        to_come = getattr(request, "more_body", False)
-        is_slow = chunks or to_come or not (declared or all_here)
-        raise Refused(answers.BODY_TIMEOUT if is_slow else answers.BODY_CONSUMED) from None
-    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-    if declared is not None and len(body) != declared:
-        raise Refused(answers.BODY_CONSUMED)
-    return body
 
+    def __init__(self, *, most: int, deadline: float) -> None:
+        self._most = most
+        self._deadline = deadline
+        self._arriving = 0  # bytes held of bodies that are not complete, all requests together
+        self._arriving_most = max(ARRIVING_BYTES, most)
 
-async def _read_into(chunks: list[bytes], receive: Receive, most: int) -> None:
-    """Append the body's chunks as they come, so that they are known should time run out."""
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Disconnected
-        if chunk := message.get("body", b""):
-            chunks.append(chunk)
-            most -= len(chunk)
-            if most < 0:
-                raise Refused(answers.PAYLOAD_TOO_LARGE)
-        more = message.get("more_body", False)
+    async def read(self, receive: Receive, *, declared: int | None) -> bytes:
+        """Read a whole body.
+
+        Args:
+            declared: the Content-Length; None where there is none.
+
+        Raises:
+            Refused: too large (413), too slow (408), not what the client sent (500), or more than
+                can be held at a time (503).
+            Disconnected: the client went away.
+        """
+        # Where ``receive`` is uvicorn's own, its request knows what has come and is not read yet.
+        request = getattr(receive, "__self__", None)
+        all_here = getattr(request, "more_body", None) is False
+        unread = getattr(request, "body", None)
+        if all_here and declared and not unread:
+            # A plain ASGI middleware has read it, and ``receive`` would wait for ever.
+            raise Refused(answers.BODY_CONSUMED)
+        chunks: list[bytes] = []
+        try:
+            if all_here and unread:  # nothing to wait for, so no timer
+                await self._read_into(chunks, receive)
+            else:
+                async with asyncio.timeout(self._deadline):
+                    await self._read_into(chunks, receive)
+        except TimeoutError:
+            to_come = getattr(request, "more_body", False)
+            is_slow = chunks or to_come or not (declared or all_here)
+            raise Refused(answers.BODY_TIMEOUT if is_slow else answers.BODY_CONSUMED) from None
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if declared is not None and len(body) != declared:
+            raise Refused(answers.BODY_CONSUMED)
+        return body
+
+    async def _read_into(self, chunks: list[bytes], receive: Receive) -> None:
+        """Append chunks as they come, so that they are known should the time run out."""
+        size = 0
+        try:
+            while True:
+                message = await receive()
+                if message["type"] != "http.request":
+                    raise Disconnected
+                if chunk := message.get("body", b""):
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    self._arriving += len(chunk)
+                if size > self._most:
+                    raise Refused(answers.PAYLOAD_TOO_LARGE)
+                if not message.get("more_body", False):
+                    return
+                if self._arriving > self._arriving_most:
+                    # Nobody has proved to be the provider yet.
+                    raise Refused(answers.UNAVAILABLE)
+        finally:
+            self._arriving -= size

@@ -40,13 +40,12 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(_config(connection), HEAD)
 
 
-def require_current(connection: Connection) -> None:
-    """Raise ``ConfigurationError`` unless the database is at ``HEAD``."""
-    at = current(connection)
-    if at == HEAD:
+def require_current(version: str | None) -> None:
+    """Raise ``ConfigurationError`` unless ``version``, a database's, is ``HEAD``."""
+    if version == HEAD:
         return
-    require_known(at)
-    found = "has no tables of animica_hooks" if at is None else f"is at schema {at}"
+    require_known(version)
+    found = "has no tables of animica_hooks" if version is None else f"is at schema {version}"
     raise ConfigurationError(
         f"the database {found}, and {HEAD} is needed: run 'animica-hooks db upgrade'."
     )

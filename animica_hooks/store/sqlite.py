@@ -12,16 +12,18 @@ Rule 4: WAL with synchronous=FULL: a commit is on the disk before it returns. Wi
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from copy import copy
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -46,6 +48,7 @@ from animica_hooks.threads import DaemonThreads, to_the_end
 
 MIN_VERSION = (3, 35, 0)  # RETURNING
 FOREIGN_LOCK_S = 2.0  # how long another program may hold the file before a commit gives up
+CLOSING_TURN_S = 1.0
 KEPT_FAILURES = 20  # of each job, the newest
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
@@ -53,7 +56,7 @@ _PRAGMAS = (
     "PRAGMA mmap_size = 0",
     "PRAGMA wal_autocheckpoint = 0",
 )
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 
 
 class SqliteStore(Store):
@@ -79,19 +82,18 @@ class SqliteStore(Store):
                 f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed."
             )
         try:
+            if not migrate:
+                # First: connecting to write would make of somebody else's file a WAL database.
+                schema.require_current(_version_of(self.path))
             # In its turn, for several processes that turn a new file to WAL at once are locked out.
-            await self.turns.take("open")
-            try:
+            async with self._turn("open"):
                 self._inbox = self._connect()
-            finally:
-                self.turns.give()
             if migrate:
                 async with self.write("migration") as connection:
                     await connection.run_sync(schema.upgrade)
-            else:
-                async with self.read() as connection:
-                    await connection.run_sync(schema.require_current)
         except sqlite3.DatabaseError as error:
+            if _code(error) in _PASSING:
+                raise self._unavailable(error) from error
             raise ConfigurationError(
                 f"{self.path} can not be used as an SQLite database: {error}."
             ) from error
@@ -104,12 +106,13 @@ class SqliteStore(Store):
         await self._engine.dispose()
         await self._handler_engine.dispose()
         self._handler_sync_engine.dispose()
-        if self._inbox is not None:
-            # The last connection to close a file checkpoints it: in its turn.
-            await self.turns.take("close")
-            self._inbox.close()
-            self._inbox = None
-            self.turns.give()
+        try:
+            # The last connection to close a file checkpoints it: in its turn, unless a handler
+            # that hangs keeps that for ever.
+            async with asyncio.timeout(CLOSING_TURN_S), self._turn("close"):
+                self._drop_inbox()
+        except TimeoutError:
+            self._drop_inbox()
         self._threads.close()
         self.turns.close()
 
@@ -132,38 +135,45 @@ class SqliteStore(Store):
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.connect() as connection:
-            yield connection
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise self._unavailable(error.orig) from error
 
     @asynccontextmanager
     async def write(self, holder: str) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.connect() as connection:
-            await self.turns.take(holder)
-            try:
+        try:
+            # The connection closes before the turn ends, whatever happened.
+            async with self._turn(holder), self._engine.connect() as connection:
                 await connection.exec_driver_sql("BEGIN IMMEDIATE")
                 yield connection
                 await connection.commit()
-            finally:
-                # Before the turn ends, whatever it ended in.
-                await connection.close()
-                self.turns.give()
+        except DBAPIError as error:
+            raise self._unavailable(error.orig) from error
 
     async def commit(self, batch: Batch) -> Committed:
-        await self.turns.take("inbox")
+        async with self._turn("inbox"):
+            try:
+                return await to_the_end(self._threads.submit(lambda: self._transact(batch)))
+            except sqlite3.Error as error:
+                self._drop_inbox()
+                raise self._unavailable(error) from error
+            except BaseException:
+                self._drop_inbox()
+                raise
+
+    @asynccontextmanager
+    async def _turn(self, holder: str) -> AsyncIterator[None]:
+        await self.turns.take(holder)
         try:
-            committed = await to_the_end(self._threads.submit(lambda: self._transact(batch)))
-        except sqlite3.Error as error:
-            self._drop_inbox()
-            raise StoreUnavailable(
-                f"SQLite could not commit to {self.path}: "
-                f"{getattr(error, 'sqlite_errorname', None) or error}."
-            ) from error
-        except BaseException:
-            self._drop_inbox()
-            raise
+            yield
         finally:
             self.turns.give()
-        return committed
+
+    def _unavailable(self, error: BaseException | None) -> StoreUnavailable:
+        why = getattr(error, "sqlite_errorname", None) or error
+        return StoreUnavailable(f"SQLite could not use {self.path} just now: {why}.")
 
     def _transact(self, batch: Batch) -> Committed:
         connection = self._inbox or self._connect()
@@ -376,6 +386,25 @@ class SqliteStore(Store):
         )
         _prepare(engine.sync_engine)
         return engine
+
+
+def _version_of(path: Path) -> str | None:
+    """Read which schema a file is at, without changing it; None where it has none."""
+    if not path.exists():
+        return None
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+        try:
+            [(version,)] = connection.execute(f"SELECT version_num FROM {schema.VERSION_TABLE}")
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_ERROR:  # other than that there is no such table
+                raise
+            return None
+    return str(version)
+
+
+def _code(error: sqlite3.Error) -> int:
+    """Return the primary code of an SQLite error."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 
 def _engine_options(pool_size: int) -> dict[str, Any]:

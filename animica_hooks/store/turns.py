@@ -20,11 +20,23 @@ from animica_hooks.threads import DaemonThreads
 
 
 class FileLock:
-    """An exclusive lock between processes, which a process that dies lets go of."""
+    """An exclusive lock between processes, which a process that dies lets go of.
+
+    Args:
+        path: of a file of its own, made when it is first locked: closing any descriptor of the
+            database itself would drop SQLite's locks.
+    """
 
     def __init__(self, path: Path) -> None:
-        # A file of its own: closing any descriptor of the database would drop SQLite's locks.
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._path = path
+        self._descriptor: int | None = None
+
+    @property
+    def _fd(self) -> int:
+        if self._descriptor is None:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = os.open(self._path, flags, 0o644)
+        return self._descriptor
 
     def lock(self) -> None:
         """Wait for the lock, in a thread."""
@@ -42,7 +54,9 @@ class FileLock:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 class WriteTurns:

@@ -41,6 +41,7 @@ test: .venv/.dev ## set up, then run all the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 test-full: export ANIMICA_HOOKS_TEST_SIZE = full
+test-full: export PYTEST_ADDOPTS += -o faulthandler_timeout=3600
 test-full: test ## the tests with crash and fuzz runs of full size (long)
 
 coverage: .venv/.dev ## the tests, with branch coverage

@@ -14,7 +14,7 @@ from animica_hooks import config
 from animica_hooks.config import Settings, find_database_url, find_secrets
 from animica_hooks.core.retry import RetryPolicy
 from animica_hooks.core.routing import ROOT_ENDPOINT, F, Handler, Router, default_router
-from animica_hooks.errors import ConfigurationError
+from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.telemetry import Observer, logger
 
 if TYPE_CHECKING:  # these would bring SQLAlchemy along, which takes longer than all the rest
@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # these would bring SQLAlchemy along, which takes longer than
     from animica_hooks.admin import Admin
     from animica_hooks.runtime import Runtime
     from animica_hooks.store.views import EventView, JobView, Replay, ReplayPlan, Stats
+
+START_S = 1.5  # a start by a request, which imports a lot, may take longer than the ack deadline
 
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -145,6 +147,11 @@ class Hooks:
             # cost a system call for each request.)
             if runtime is None or runtime.loop.is_closed():
                 runtime = await self._start_lazily()
+                if runtime is None:
+                    from animica_hooks.receiver.answers import UNAVAILABLE
+
+                    await UNAVAILABLE.send(send)
+                    return
             assert runtime.receiver is not None
             await runtime.receiver(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -375,8 +382,12 @@ class Hooks:
         finally:
             self._runtime = None
 
-    async def _start_lazily(self) -> Runtime:
-        """Start with the first request; those that come meanwhile wait for it."""
+    async def _start_lazily(self) -> Runtime | None:
+        """Start with the first request; those that come meanwhile wait for it.
+
+        Returns:
+            None where the database is not to be had in time; the next request tries again.
+        """
         loop = asyncio.get_running_loop()
         if self._starting is None or self._starting.get_loop() is not loop:
             logger.warning(
@@ -388,7 +399,10 @@ class Hooks:
             )
         starting = self._starting
         try:
-            return await asyncio.shield(starting)
+            async with asyncio.timeout(max(self.settings.ack_deadline, START_S)):
+                return await asyncio.shield(starting)
+        except (TimeoutError, StoreUnavailable):
+            return None
         finally:
             if starting.done() and self._starting is starting:
                 self._starting = None

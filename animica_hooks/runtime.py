@@ -20,7 +20,7 @@ from animica_hooks.store import inbox
 from animica_hooks.store.base import Store
 from animica_hooks.store.committer import Committer
 from animica_hooks.store.connect import make_store
-from animica_hooks.telemetry import Counters, Observer, Telemetry, logger
+from animica_hooks.telemetry import Counters, Observer, Telemetry
 from animica_hooks.telemetry.logs import Logs
 from animica_hooks.threads import DaemonThreads
 
@@ -92,16 +92,17 @@ class Runtime:
 
     async def _start_parts(self) -> None:
         settings = self._settings
-        async with self.store.write("registration") as connection:
-            self._ids = await inbox.register_handlers(connection, self._handlers, self.store.now())
-        prepared = self._prepare()
+        if self._receives or self._dispatches:
+            async with self.store.write("registration") as connection:
+                now = self.store.now()
+                self._ids = await inbox.register_handlers(connection, self._handlers, now)
         self.admin = Admin(self.store, [handler.name for handler in self._handlers])
         if self._dispatches:
             self.worker = Worker(
                 self.store,
                 self._telemetry,
                 Runner(self.store, self._threads),
-                prepared,
+                {self._ids[name]: prepared for name, prepared in self.prepared().items()},
                 concurrency=settings.concurrency,
                 threads=settings.threads,
             )
@@ -110,6 +111,7 @@ class Runtime:
             self._telemetry,
             room=self.worker.room if self.worker else lambda: 0,
             on_leased=self.worker.accept if self.worker else lambda jobs, waiting: None,
+            on_due=self.worker.wake_at if self.worker else lambda due_at: None,
             ack_deadline=settings.ack_deadline,
         )
         if self._receives:
@@ -126,21 +128,13 @@ class Runtime:
         if self.worker:
             self.worker.start(self.committer)
 
-    def _prepare(self) -> dict[int, Prepared]:
-        settings = self._settings
-        return {
-            self._ids[handler.name]: prepare(
-                handler,
-                id=self._ids[handler.name],
-                retry=settings.retry,
-                timeout=settings.timeout,
-            )
-            for handler in self._handlers
-        }
-
     def prepared(self) -> dict[str, Prepared]:
         """Return the handlers, ready to be called, by name."""
-        return {prepared.name: prepared for prepared in self._prepare().values()}
+        settings = self._settings
+        return {
+            handler.name: prepare(handler, retry=settings.retry, timeout=settings.timeout)
+            for handler in self._handlers
+        }
 
     @property
     def threads(self) -> DaemonThreads:
@@ -152,10 +146,8 @@ class Runtime:
         if self.worker:
             await self.worker.drain(self._settings.shutdown)
         self._threads.close()
-        if await self.committer.close():
-            await self.store.close()
-        else:
-            logger.error("the database does not answer: stopped without closing it")
+        await self.committer.close()
+        await self.store.close()
 
     def begin_draining(self) -> None:
         """Answer 503 from now on; ``stop`` does the rest."""

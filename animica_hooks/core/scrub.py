@@ -11,9 +11,10 @@ _SECRETS = re.compile(
     | \bsk-[\w-]{8,}                         # keys of model providers
     | (?<=://)[^\s/@:]*:[^\s/@]+(?=@)        # user:password in a URL
     | (?i:(?<=bearer\s)|(?<=basic\s))[\w.~+/=-]{8,}
-      # name=value in a URL, name='value' in a call or repr, "name": "value" in JSON or a dict
+      # name=value in a URL, name='value' in a call or repr, "name": "value" in JSON or a dict;
+      # a quote before a letter ends no value: it may begin another where the first was cut off
     | (?P<name>(?i:api[_-]key|token|secret|password)(?:=|["']:\s?(?=b?["'])))
-      (?:b?'[^'\n]*'?|b?"[^"\n]*"?|[^\s&,;'")]+)
+      (?:b?'(?:[^'\n]|'(?=\w))*+'?|b?"(?:[^"\n]|"(?=\w))*+"?|[^\s&,;'")]+)
     """,
     re.VERBOSE,
 )

@@ -106,6 +106,10 @@ class Verifier:
     def __repr__(self) -> str:
         return f"Verifier(secrets={self._ids}, tolerance_s={self.tolerance_s})"
 
+    def is_timely(self, header: SignatureHeader, *, now: float) -> bool:
+        """Tell whether the header's timestamp is within the tolerance."""
+        return abs(now - int(header.timestamp)) <= self.tolerance_s
+
     def check_header(self, header: bytes, *, now: float) -> SignatureHeader:
         """Check grammar and clock, before the body is read.
 
@@ -113,9 +117,19 @@ class Verifier:
             SignatureError: ``MISSING``, ``MALFORMED`` or ``TIMESTAMP``.
         """
         parsed = parse(header)
-        if not abs(now - int(parsed.timestamp)) <= self.tolerance_s:
+        if not self.is_timely(parsed, now=now):
             raise SignatureError(SignatureReason.TIMESTAMP)
         return parsed
+
+    def identify(self, header: SignatureHeader, body: bytes) -> str | None:
+        """Return the id of the secret that signed ``body``; None where none of them did."""
+        signed = header.timestamp + b"." + body
+        for position, secret in enumerate(self._secrets):
+            expected = hmac.digest(secret, signed, "sha256")
+            for candidate in header.candidates:
+                if hmac.compare_digest(expected, candidate):
+                    return self._ids[position]
+        return None
 
     def check_body(self, header: SignatureHeader, body: bytes) -> str:
         """Return the id of the secret that signed ``body``.
@@ -123,13 +137,10 @@ class Verifier:
         Raises:
             SignatureError: ``MISMATCH``.
         """
-        signed = header.timestamp + b"." + body
-        for position, secret in enumerate(self._secrets):
-            expected = hmac.digest(secret, signed, "sha256")
-            for candidate in header.candidates:
-                if hmac.compare_digest(expected, candidate):
-                    return self._ids[position]
-        raise SignatureError(SignatureReason.MISMATCH)
+        secret_id = self.identify(header, body)
+        if secret_id is None:
+            raise SignatureError(SignatureReason.MISMATCH)
+        return secret_id
 
 
 def encode_secrets(secrets: str | Iterable[str]) -> tuple[bytes, ...]:

@@ -40,11 +40,9 @@ class Prepared:
     """A handler with all that was left to its app filled in.
 
     Attributes:
-        id: under which the store knows it.
         convert: makes ``event.data`` what the handler asks for; None where it takes it as it is.
     """
 
-    id: int
     handler: Handler
     retry: RetryPolicy
     timeout: float
@@ -55,14 +53,14 @@ class Prepared:
         return self.handler.name
 
 
-def prepare(handler: Handler, *, id: int, retry: RetryPolicy, timeout: float) -> Prepared:
+def prepare(handler: Handler, *, retry: RetryPolicy, timeout: float) -> Prepared:
     """Fill in an app's defaults.
 
     Raises:
         ConfigurationError: the type in the handler's ``Event[T]`` can not be used.
     """
     convert = data_converter(handler.function, handler.binding.event, handler.name)
-    return Prepared(id, handler, handler.retry or retry, handler.timeout or timeout, convert)
+    return Prepared(handler, handler.retry or retry, handler.timeout or timeout, convert)
 
 
 class Attempt(msgspec.Struct, eq=False):

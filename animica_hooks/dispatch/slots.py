@@ -56,7 +56,7 @@ class Slots:
         threads: int,
         now: Callable[[], int],
         mark: Callable[[Mark], None],
-        on_end: Callable[[Transition], None],
+        on_end: Callable[[], None],
         rand: Callable[[], float] = random.random,
     ) -> None:
         self._runner = runner
@@ -117,11 +117,11 @@ class Slots:
         while not attempt.over:
             await self._next_end()
 
-    async def pause(self) -> None:
-        """Begin nothing more, and wait for what runs."""
+    async def pause(self, seconds: float) -> bool:
+        """Begin nothing more, and wait for what runs; tell whether it ended in time."""
         self._paused = True
-        while self._running:
-            await self._next_end()
+        await self._all_over(seconds)
+        return not self._running
 
     def resume(self) -> None:
         self._paused = False
@@ -282,9 +282,9 @@ class Slots:
                 failure = failure_of(error) if error and isinstance(ended, Failed) else None
                 self._mark(Mark(job.id, job.fence, attempt.number, transition, failure))
             self._tell(attempt, transition, error)
-            self._on_end(transition)
         self._ended.set()
         self._begin_queued()
+        self._on_end()
 
     def _decide(self, outcome: Outcome, job: LeasedJob) -> Transition:
         return decide(

@@ -11,6 +11,7 @@ Rule 3: jobs whose process died are given back uncounted and run alone, one at a
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
@@ -27,7 +28,7 @@ from animica_hooks.telemetry import Telemetry, logger
 POLL_S = 1.0
 RENEWALS_PER_LEASE = 3
 _PAUSE_S = 0.02  # between two looks at the database
-_ALONE_S = 1.0  # how long orphans may keep the others waiting
+_ALONE_S = 1.0  # how long orphans may keep the others waiting at first
 
 
 class Worker:
@@ -54,8 +55,12 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_at = math.inf
         self._older_wait = True
         self._tasks: list[asyncio.Task[None]] = []
+        self._patience = _ALONE_S
+        self._orphans_wait_until = 0.0
+        self._reclaimed: set[tuple[int, int]] = set()
         self._committer: Committer | None = None
         self.slots = Slots(
             runner,
@@ -110,26 +115,24 @@ class Worker:
         assert self._committer is not None, "a job is held before start"
         self._committer.mark(mark)
 
-    def _on_end(self, transition: Transition) -> None:
-        if transition.due_at is not None:
-            self._wake_at(transition.due_at)
+    def _on_end(self) -> None:
         if self._older_wait and self.slots.free() >= self.slots.capacity // 2:
             self._wake.set()
 
-    def _wake_at(self, due_at: int) -> None:
+    def wake_at(self, due_at: int) -> None:
         """Look again when a job is due, if that is before the next poll."""
-        seconds = (due_at - self._store.now()) / SECOND + 0.001
-        if seconds >= POLL_S:
+        seconds = max((due_at - self._store.now()) / SECOND, 0) + 0.001
+        when = self._loop.time() + seconds
+        if seconds >= POLL_S or when >= self._alarm_at:
             return
-        when = self._loop.time() + max(seconds, 0)
-        if (
-            self._alarm is None
-            or self._alarm.when() > when
-            or self._alarm.when() < self._loop.time()
-        ):
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(when, self._wake.set)
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_at = when
+        self._alarm = self._loop.call_at(when, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm_at = math.inf
+        self._wake.set()
 
     async def _for_ever(self, look: Callable[[], Coroutine[None, None, None]]) -> None:
         while True:
@@ -151,11 +154,10 @@ class Worker:
         async with self._store.read() as connection:
             expired = await inbox.expired_leases(connection, self._store.now())
             due = await inbox.due(connection, list(self._handlers))
-        if expired:
-            self._reclaim(expired)
+        self._reclaim(expired)
         now = self._store.now()
         orphans = [d.handler_id for d in due if d.alone is not None and d.alone <= now]
-        if orphans:
+        if orphans and self._loop.time() >= self._orphans_wait_until:
             await self._run_orphans(orphans)
         ready = [d.handler_id for d in due if d.normal is not None and d.normal <= now]
         self._older_wait = bool(ready)
@@ -163,7 +165,7 @@ class Worker:
             await self._claim(ready)
         later = [at for d in due for at in (d.normal, d.alone) if at is not None and at > now]
         if later:
-            self._wake_at(min(later))
+            self.wake_at(min(later))
 
     async def _claim(self, ready: list[int]) -> None:
         wanted = self.slots.free()
@@ -181,9 +183,17 @@ class Worker:
         return self._committer
 
     async def _run_orphans(self, handler_ids: Sequence[int]) -> None:
-        """Run jobs whose process died, each with nothing else running beside it."""
+        """Run jobs whose process died, each with nothing else running beside it.
+
+        Others wait meanwhile, but not for long: where a handler takes its time the orphans let
+        them go on, and try again after a poll with more patience.
+        """
         try:
-            await self.slots.pause()
+            if not await self.slots.pause(self._patience):
+                self._patience *= 2
+                self._orphans_wait_until = self._loop.time() + POLL_S
+                return
+            self._patience = _ALONE_S
             until = self._loop.time() + _ALONE_S
             while self._loop.time() < until:
                 claimed = await self._committing.claim(1, handler_ids, orphans=True)
@@ -192,17 +202,19 @@ class Worker:
                 await self.slots.run_alone(claimed[0])
         finally:
             self.slots.resume()
-        self._wake.set()
+            self._wake.set()
 
     def _reclaim(self, expired: Sequence[ExpiredLease]) -> None:
         """Give back jobs whose lease has run out; charge one that died alone."""
         held = set(self.slots.leases())
+        # What was given back by the last look may not be committed yet.
+        known, self._reclaimed = self._reclaimed, {(lease.id, lease.fence) for lease in expired}
         renew = [(lease.id, lease.fence) for lease in expired if (lease.id, lease.fence) in held]
         if renew:  # this process was only late
             self._committing.renew(renew)
         for lease in expired:
             prepared = self._handlers.get(lease.handler_id)
-            if prepared is None or (lease.id, lease.fence) in held:
+            if prepared is None or (lease.id, lease.fence) in held | known:
                 continue
             outcome: Outcome = Failed("crashed") if lease.orphaned else Released(orphaned=True)
             transition = decide(
@@ -214,7 +226,6 @@ class Worker:
                 rand=self._rand(),
             )
             self._charge(lease, prepared, transition)
-        self._wake.set()
 
     def _charge(self, lease: ExpiredLease, prepared: Prepared, transition: Transition) -> None:
         crash = HandlerCrashed("the process died while only this job was running in it.")

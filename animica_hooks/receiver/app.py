@@ -23,7 +23,7 @@ from animica_hooks.core.event import (
     pack_headers,
 )
 from animica_hooks.core.routing import ROOT_ENDPOINT
-from animica_hooks.core.signature import HEADER, SignatureHeader, Verifier
+from animica_hooks.core.signature import HEADER, SignatureHeader, Verifier, parse
 from animica_hooks.errors import MalformedEvent, SignatureError, SignatureReason, StoreUnavailable
 from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
@@ -80,8 +80,8 @@ class Receiver:
             await refused.answer.send(send)
         except SignatureError as error:
             self._reject("invalid_signature", error.reason)
-            # A mismatch is found only after the whole body has been read.
-            read = error.reason is SignatureReason.MISMATCH
+            # Stale, mismatched and sent elsewhere: all have read the body, and answer alike.
+            read = error.reason in (SignatureReason.TIMESTAMP, SignatureReason.MISMATCH)
             answer = answers.INVALID_SIGNATURE if read else answers.INVALID_SIGNATURE_UNREAD
             await answer.send(send)
         except StoreUnavailable:
@@ -96,15 +96,28 @@ class Receiver:
         """Take one delivery; when this returns, it is on disk."""
         if scope["method"] != "POST":
             raise Refused(answers.METHOD_NOT_ALLOWED)
-        header, declared, credentials = self._check_headers(verifier, scope)
-        body = await self._bodies.read(receive, declared=declared)
-        secret_id = verifier.check_body(header, body)
+        header, declared, credentials = self._check_headers(scope)
+        timely = verifier.is_timely(header, now=self._clock())
+        if declared is not None and declared > self._max_body:
+            if not timely:
+                raise SignatureError(SignatureReason.TIMESTAMP)
+            raise Refused(answers.PAYLOAD_TOO_LARGE)
+        try:
+            body = await self._bodies.read(receive, declared=declared)
+        except Refused:
+            if not timely:
+                raise SignatureError(SignatureReason.TIMESTAMP) from None
+            raise
+        secret_id = verifier.identify(header, body)
+        # Only now, so that nobody can tell a stale timestamp from a wrong secret.
+        if not timely:
+            raise SignatureError(SignatureReason.TIMESTAMP)
+        if secret_id is None:
+            raise SignatureError(SignatureReason.MISMATCH)
         raw_headers = pack_headers(scope["headers"], credentials=credentials)
         await self._committer.deliver(self._delivery(raw_headers, body, secret_id))
 
-    def _check_headers(
-        self, verifier: Verifier, scope: Scope
-    ) -> tuple[SignatureHeader, int | None, bool]:
+    def _check_headers(self, scope: Scope) -> tuple[SignatureHeader, int | None, bool]:
         """Look at each header once; return what is known before the body is read.
 
         Returns:
@@ -128,14 +141,10 @@ class Receiver:
                 credentials = True
         if encoding not in (b"", b"identity"):
             raise Refused(answers.UNSUPPORTED_ENCODING)
-        header = verifier.check_header(signature or b"", now=self._clock())
         length = None
         if declared is not None and declared.isdigit():
-            # int() raises on thousands of digits.
-            if len(declared) > 20 or int(declared) > self._max_body:
-                raise Refused(answers.PAYLOAD_TOO_LARGE)
-            length = int(declared)
-        return header, length, credentials
+            length = int(declared[:20])  # longer ones are too large as well
+        return parse(signature or b""), length, credentials
 
     def _delivery(
         self, raw_headers: bytes, body: bytes, secret_id: str

@@ -3,8 +3,8 @@
 SQLite's automatic checkpoint runs within a COMMIT, and everybody waits for it. Here one
 connection of one process does it (a file lock elects the process), while others write.
 
-Rule 1: a checkpoint begins only when a commit that began after the last one has ended. Then the
-        log holds pages that are not in the database, and no writer can start it afresh while the
+Rule 1: a checkpoint begins only when somebody has committed since the last one ended. Then the log
+        holds pages that are not in the database, and no writer can start it afresh while the
         checkpoint runs, which before SQLite 3.51.3 could corrupt the database
         (https://sqlite.org/wal.html#walresetbug).
 Rule 2: a log that has grown long although it was checkpointed is caught up with while nobody
@@ -42,15 +42,7 @@ class Checkpoints:
         self._threads = DaemonThreads("animica-hooks-checkpoint")
         self._connection: sqlite3.Connection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._begun = 0
-        self._ended = 0
-        self._covered = 0  # commits that had begun when the last checkpoint ended
-
-    def commit_begins(self) -> None:
-        self._begun += 1
-
-    def commit_ended(self) -> None:
-        self._ended += 1
+        self._seen: int | None = None  # the data version when the last checkpoint had ended
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="animica-hooks checkpoints")
@@ -65,15 +57,12 @@ class Checkpoints:
         self._lock.close()
 
     async def _run(self) -> None:
-        while not self._lock.try_lock():  # noqa: ASYNC110 - another process lets go of it
-            await asyncio.sleep(INTERVAL_S)
         while True:
             await asyncio.sleep(INTERVAL_S)
-            if self._ended <= self._covered:
+            if not self._lock.try_lock():
                 continue
             try:
-                pages = await self._checkpoint()
-                if pages > LONG_LOG_PAGES and self._ended > self._covered:
+                if await self._checkpoint() > LONG_LOG_PAGES:
                     await self._catch_up()
             except sqlite3.Error as error:
                 logger.warning("a checkpoint of the database failed: %s", error)
@@ -86,14 +75,19 @@ class Checkpoints:
             self._turns.give()
 
     async def _checkpoint(self) -> int:
-        """Copy what is in the log and not needed there; return the pages that the log has."""
-        try:
-            return await to_the_end(self._threads.submit(self._checkpoint_in_thread))
-        finally:
-            self._covered = self._begun
+        return await to_the_end(self._threads.submit(self._checkpoint_in_thread))
 
     def _checkpoint_in_thread(self) -> int:
+        """Copy what is in the log and not needed there; return the pages that the log has."""
         if self._connection is None:
             self._connection = self._connect()
+        if self._seen == self._version(self._connection):
+            return 0  # nobody has committed
         _, pages, _ = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._seen = self._version(self._connection)
         return int(pages)
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """Return a number that changes with each commit of another connection."""
+        [(version,)] = connection.execute("PRAGMA data_version")
+        return int(version)

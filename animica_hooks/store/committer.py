@@ -74,6 +74,7 @@ class Committer:
     Args:
         room: tells for how many more jobs this process's worker has room.
         on_leased: takes the jobs it was given, and whether jobs were made that nobody holds.
+        on_due: is told when jobs that were given back are due.
         ack_deadline: seconds after which a delivery that is not on disk is given up.
 
     Attributes:
@@ -87,12 +88,14 @@ class Committer:
         *,
         room: Callable[[], int],
         on_leased: Callable[[list[LeasedJob], bool], None],
+        on_due: Callable[[int], None] = lambda due_at: None,
         ack_deadline: float,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
         self._room = room
         self._on_leased = on_leased
+        self._on_due = on_due
         self._ack_deadline = ack_deadline
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
@@ -165,19 +168,22 @@ class Committer:
         """Refuse deliveries from now on."""
         self._refusing = True
 
-    async def close(self) -> bool:
-        """Commit what waits, then stop.
-
-        Returns:
-            False where a commit hangs: the store is still in use, and can not be closed.
-        """
+    async def close(self) -> None:
+        """Commit what waits, then stop; give up where the database does not answer."""
         self._refusing = self._closing = True
         self._wake.set()
-        await asyncio.wait([self._task], timeout=CLOSE_S)
+        give_up_at = self._loop.time() + CLOSE_S
+        while not self._task.done() and self._loop.time() < give_up_at:
+            await asyncio.wait([self._task], timeout=_SWEEP_S)
+            holder, seconds = self._store.slow_writer() or ("inbox", 0.0)
+            if holder != "inbox" and seconds > SLOW_WRITER_S:
+                break  # a handler that nobody can stop
+        if not self._task.done():
+            logger.error("the database does not answer: what has just ended may run again")
+            self._task.cancel()
         for timer in (self._linger, self._sweeper):
             if timer is not None:
                 timer.cancel()
-        return self._task.done()
 
     async def _run(self) -> None:
         while True:
@@ -209,7 +215,10 @@ class Committer:
             logger.exception("committing a batch failed unexpectedly")
             await self._failed(batch, claim, StoreUnavailable(f"{type(error).__name__}."))
         else:
-            self._succeeded(batch, claim, committed)
+            try:
+                self._succeeded(batch, claim, committed)
+            except Exception:  # noqa: BLE001 - the same
+                logger.exception("telling of a committed batch failed unexpectedly")
 
     def _take(self) -> tuple[Batch, asyncio.Future[list[LeasedJob]] | None]:
         """Take what waits, leaving out what nobody waits for any more."""
@@ -249,6 +258,9 @@ class Committer:
             self._on_leased(committed.claimed, False)
         if committed.leased or committed.waiting:
             self._on_leased(committed.leased, committed.waiting)
+        due = [mark.transition.due_at for mark in batch.marks if mark.transition.due_at is not None]
+        if due:
+            self._on_due(min(due))
         if batch.deliveries:
             self._tell_stored(batch, committed)
         for noteworthy in committed.conflicts:

@@ -223,7 +223,9 @@ async def find_failures(store: Store, job_id: int) -> list[FailureView]:
 
 
 async def revive_job(store: Store, job_id: int) -> bool:
-    """Make a dead or cancelled job available again, with all its attempts before it.
+    """Make a dead or cancelled job available again, as if it were made now.
+
+    Its failed attempts and its age are counted anew; the number of its attempts goes on.
 
     Returns:
         False where there is no such job in one of these states.
@@ -235,6 +237,7 @@ async def revive_job(store: Store, job_id: int) -> bool:
             .values(
                 state=State.AVAILABLE.value,
                 due_at=store.now(),
+                created_at=store.now(),
                 failed=0,
                 reason=null(),
                 finished_at=null(),

@@ -82,13 +82,14 @@ class SqliteStore(Store):
                 f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed."
             )
         try:
+            version = _version_of(self.path)
             if not migrate:
                 # First: connecting to write would make of somebody else's file a WAL database.
-                schema.require_current(_version_of(self.path))
+                schema.require_current(version)
             # In its turn, for several processes that turn a new file to WAL at once are locked out.
             async with self._turn("open"):
                 self._inbox = self._connect()
-            if migrate:
+            if version != schema.HEAD:
                 async with self.write("migration") as connection:
                     await connection.run_sync(schema.upgrade)
         except sqlite3.DatabaseError as error:
@@ -107,12 +108,13 @@ class SqliteStore(Store):
         await self._handler_engine.dispose()
         self._handler_sync_engine.dispose()
         try:
-            # The last connection to close a file checkpoints it: in its turn, unless a handler
-            # that hangs keeps that for ever.
+            # The last connection to close a file checkpoints it: in its turn.
             async with asyncio.timeout(CLOSING_TURN_S), self._turn("close"):
                 self._drop_inbox()
-        except TimeoutError:
-            self._drop_inbox()
+        except TimeoutError:  # a handler keeps it for ever, or the disk hangs
+            holder, _ = self.turns.held() or ("", 0)
+            if holder != "inbox":
+                self._drop_inbox()
         self._threads.close()
         self.turns.close()
 
@@ -180,9 +182,7 @@ class SqliteStore(Store):
         self._inbox = connection
         connection.execute("BEGIN IMMEDIATE")
         committed = self._execute(connection, batch)
-        self._checkpoints.commit_begins()
         connection.commit()
-        self._checkpoints.commit_ended()
         return committed
 
     def _drop_inbox(self) -> None:

@@ -134,6 +134,14 @@ def test_a_setting_that_is_none_is_refused(name: str, value: Any) -> None:
         Settings(**{name: value})
 
 
+def test_the_smallest_settings_are_taken() -> None:
+    """One of each, and a fraction of a second, is enough."""
+    settings = Settings(max_body=1, concurrency=1, threads=1, tolerance=0.001)
+
+    assert (settings.max_body, settings.concurrency, settings.threads) == (1, 1, 1)
+    assert settings.tolerance == 0.001
+
+
 def test_settings_show_no_secret() -> None:
     """Neither the secrets nor the database's password are in their repr."""
     settings = Settings(

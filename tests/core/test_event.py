@@ -204,6 +204,18 @@ def test_brackets_in_strings_are_not_levels() -> None:
     assert payload == decode_payload(json.dumps(payload).encode())
 
 
+@pytest.mark.parametrize("closed", [b"[]", b"{}", b"[{}]", b'{"a":[]}'])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_is_closed_does_not_count(closed: bytes, shape: str) -> None:
+    """Only what is open at once makes depth: siblings before it neither add to it nor take away."""
+    siblings = b'{"siblings":[' + b",".join([closed] * 200) + b'],"deep":'
+
+    assert decode_payload(siblings + nested(99, shape) + b"}")["deep"] == json.loads(
+        nested(99, shape)
+    )
+    assert refused(siblings + nested(100, shape) + b"}") == "it nests deeper than 100 levels"
+
+
 def test_wide_is_not_deep() -> None:
     """Many shallow arrays and objects are taken."""
     payload = {"a": [[], {}, [{}], {"b": []}] * 1000}
@@ -469,6 +481,7 @@ def test_an_event_has_what_was_sent() -> None:
     assert ("evt_1", "a.b", BODY) == (event.id, event.type, event.body)
     assert ("animica", RECEIVED) == (event.endpoint, event.received_at)
     assert json.loads(BODY) == event.payload
+    assert event.payload is event.payload
     assert {"amount": 4200} == event.data
 
 

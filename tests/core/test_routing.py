@@ -168,6 +168,7 @@ def test_what_is_not_said_is_left_to_the_app() -> None:
         {"timeout": "5"},
         {"endpoint": ""},
         {"endpoint": None},
+        {"endpoint": 5},
     ],
 )
 def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
@@ -175,6 +176,16 @@ def test_a_wrong_option_is_refused(options: dict[str, Any]) -> None:
     [option] = options
     with pytest.raises(ConfigurationError, match=option):
         Router().on("a.b", **options)(first)
+
+
+@pytest.mark.parametrize("name", ["x", "größer als nötig", "x" * 200])
+def test_names_that_are_taken(name: str) -> None:
+    """A name is 1 to 200 printable characters, kept as it is."""
+    assert MAX_NAME_CHARS == 200
+    router = Router()
+    router.on("a.b", name=name)(first)
+
+    assert [name] == [handler.name for handler in router.handlers]
 
 
 @pytest.mark.parametrize("value", [0.001, 1, 10**6, None])

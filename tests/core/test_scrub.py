@@ -39,6 +39,7 @@ KINDS = {
     "JSON": json.dumps({"user": "shop", "access_token": PASSWORD}),
     "dense JSON": json.dumps({"user": "shop", "secret": PASSWORD}, separators=(",", ":")),
     "cut-off call": f"connect(password='{PASSWORD}",
+    "cut-off calls": f"connect(password='{PASSWORD} connect(password='{PASSWORD}",
 }
 
 # A phrase that is a password is removed too, but not its rest where a huge text is cut within it.
@@ -161,7 +162,16 @@ def test_the_end_is_kept() -> None:
     text = "".join(f"line {number}\n" for number in range(1000))
 
     assert scrub(text, 100) == "..." + text[-97:]
+    assert scrub(text[:100], 100) == text[:100]
     assert scrub("\ud800 a\0b", 100) == "? a\\0b"
+
+
+@pytest.mark.parametrize("length", [101, 200, 399, 400])
+def test_the_start_is_kept_where_nothing_was_cut(length: int) -> None:
+    """A text that is short once it is scrubbed is kept from its first word on."""
+    text = "at first whsec_".ljust(length, "B")
+
+    assert scrub(text, 100) == "at first ***"
 
 
 DEAR: dict[str, Callable[[int], str]] = {

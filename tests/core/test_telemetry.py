@@ -115,13 +115,14 @@ def test_what_was_stored_is_not_logged(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.records == []
 
 
-def test_success_is_not_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
-    """Where nobody debugs, what went well makes no lines."""
+def test_only_failures_are_logged_by_default(caplog: pytest.LogCaptureFixture) -> None:
+    """Where nobody debugs, what went well makes no lines, and what did not makes its own."""
+    failed = attempted("retry", "ValueError at app.py:7")
     with caplog.at_level(logging.INFO, logger="animica_hooks"):
-        Logs()(attempted("complete"))
-        Logs()(attempted("release"))
+        for observation in (attempted("complete"), attempted("release"), failed):
+            Logs()(observation)
 
-    assert caplog.records == []
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 @pytest.mark.parametrize(

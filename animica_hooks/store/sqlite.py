@@ -374,6 +374,8 @@ class SqliteStore(Store):
         for pragma in _PRAGMAS:
             connection.execute(pragma)
         connection.execute("PRAGMA cache_size = -16000")  # KiB
+        # Statements of many rows keep the pages they change, to undo themselves: not in a file.
+        connection.execute("PRAGMA temp_store = MEMORY")
         return connection
 
     def _make_engine(self, *, pool_size: int) -> AsyncEngine:

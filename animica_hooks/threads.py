@@ -46,7 +46,7 @@ class DaemonThreads:
         with self._mutex:
             for _ in range(self._started):
                 self._tasks.put(None)
-            self._started = 0
+            self._started = self._idle = 0
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:

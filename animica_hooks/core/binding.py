@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import sys
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -130,8 +131,12 @@ def stable_name(function: Callable[..., Any]) -> str:
         )
     module = function.__module__
     if module == "__main__" and (code := getattr(function, "__code__", None)):
-        # `python app.py` and `animica-hooks worker app:hooks` must agree.
-        module = PurePath(code.co_filename).stem
+        # `python app.py`, `python -m shop.app` and `animica-hooks worker app:hooks` must agree.
+        spec = getattr(sys.modules["__main__"], "__spec__", None)
+        if spec is not None and spec.origin == code.co_filename:
+            module = spec.name
+        else:
+            module = PurePath(code.co_filename).stem
     return f"{module}.{qualname}"
 
 

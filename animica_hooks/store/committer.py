@@ -271,7 +271,9 @@ class Committer:
     def _tell_stored(self, batch: Batch, committed: Committed) -> None:
         receipts = Counter[str](committed.receipts)
         secrets = Counter([delivery.secret_id for delivery in batch.deliveries])
-        self._telemetry(Stored(receipts, secrets))
+        events = [d for d in batch.deliveries if isinstance(d, NewEvent)]
+        no_handler = Counter([new.event.type for new in events if not new.handler_ids])
+        self._telemetry(Stored(receipts, secrets, no_handler))
         if not receipts["quarantined"]:
             return
         for held in batch.deliveries:

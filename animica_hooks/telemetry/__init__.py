@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 logger = logging.getLogger("animica_hooks")
@@ -20,10 +21,12 @@ class Stored(NamedTuple):
     Attributes:
         receipts: how many were ``new``, ``duplicate``, ``conflict``, ``quarantined``.
         secrets: how many each signing secret verified, by the secret's id.
+        no_handler: how many of them no handler takes, by type.
     """
 
     receipts: Mapping[str, int]
     secrets: Mapping[str, int]
+    no_handler: Mapping[str, int] = MappingProxyType({})
 
 
 class Conflicted(NamedTuple):
@@ -126,6 +129,8 @@ class Counters:
                 counts["deliveries." + receipt] += number
             for secret, number in observation.secrets.items():
                 counts["verified." + secret] += number
+            if observation.no_handler:
+                counts["no_handler"] += sum(observation.no_handler.values())
         elif isinstance(observation, Rejected):
             counts["rejected." + observation.reason] += 1
         elif isinstance(observation, Fenced):

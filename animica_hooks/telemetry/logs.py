@@ -18,7 +18,7 @@ from animica_hooks.telemetry import (
     logger,
 )
 
-REJECTIONS_PER_REASON_S = 10.0  # at most one line for each reason in so many seconds
+LINES_APART_S = 10.0  # of lines that strangers or senders can cause, one of a kind in so long
 
 
 class Logs:
@@ -34,8 +34,9 @@ class Logs:
             _attempted(observation)
             return
         match observation:
-            case Stored():
-                pass
+            case Stored(no_handler=types):
+                for type in types:
+                    self._no_handler(type)
             case Rejected(code, reason):
                 self._rejected(code, reason)
             case Conflicted(endpoint, event_id, stored, received):
@@ -65,15 +66,25 @@ class Logs:
                     seconds,
                 )
 
+    def _no_handler(self, type: str) -> None:
+        said, more = self._may_say("no_handler")
+        if said:
+            logger.info("no handler takes events of type %s%s", printable(type), more)
+
     def _rejected(self, code: str, reason: str) -> None:
+        said, more = self._may_say(reason)
+        if said:
+            logger.warning("rejected a request: %s, %s%s", code, reason, more)
+
+    def _may_say(self, what: str) -> tuple[bool, str]:
+        """Tell whether a line may be written again, and how many were not since the last one."""
         now = self._clock()
-        if now - self._last.get(reason, -REJECTIONS_PER_REASON_S) < REJECTIONS_PER_REASON_S:
-            self._unsaid[reason] = self._unsaid.get(reason, 0) + 1
-            return
-        self._last[reason] = now
-        unsaid = self._unsaid.pop(reason, 0)
-        more = f" (and {unsaid} more since the last such line)" if unsaid else ""
-        logger.warning("rejected a request: %s, %s%s", code, reason, more)
+        if now - self._last.get(what, -LINES_APART_S) < LINES_APART_S:
+            self._unsaid[what] = self._unsaid.get(what, 0) + 1
+            return False, ""
+        self._last[what] = now
+        unsaid = self._unsaid.pop(what, 0)
+        return True, f" (and {unsaid} more since the last such line)" if unsaid else ""
 
 
 def _attempted(seen: Attempted) -> None:

@@ -33,6 +33,7 @@ class Prometheus:
     ``animica_hooks_rejected_total{code,reason}``  requests answered with an error
     ``animica_hooks_attempts_total{handler,verb}`` complete, retry, bury, cancel, release
     ``animica_hooks_attempt_seconds{handler}``     how long handlers ran
+    ``animica_hooks_no_handler_total``             deliveries that no handler takes
     ``animica_hooks_fenced_total``                 marks that came after the lease
     ``animica_hooks_slow_writers_total``           sessions that kept deliveries waiting
     =============================================  ====================================
@@ -45,6 +46,7 @@ class Prometheus:
         self._deliveries = counter("deliveries", "Deliveries committed", "receipt")
         self._verified = counter("verified", "Deliveries by signing secret", "secret")
         self._rejected = counter("rejected", "Requests refused", "code", "reason")
+        self._no_handler = counter("no_handler", "Deliveries that no handler takes")
         self._fenced = counter("fenced", "Marks that came too late")
         self._slow_writers = counter("slow_writers", "Writers who kept deliveries waiting")
         attempts = counter("attempts", "Attempts ended", "handler", "verb")
@@ -64,7 +66,8 @@ class Prometheus:
             case Attempted():
                 self._attempts(observation.handler, observation.verb).inc()
                 self._seconds(observation.handler).observe(observation.seconds)
-            case Stored(receipts, secrets):
+            case Stored(receipts, secrets, no_handler):
+                self._no_handler.inc(sum(no_handler.values()))
                 for receipt, number in receipts.items():
                     self._deliveries.labels(receipt).inc(number)
                 for secret, number in secrets.items():

@@ -37,7 +37,7 @@ def test_metrics_count_what_happens() -> None:
     """Deliveries, verifications, rejections and attempts are counted by their few labels."""
     seen = exposed(
         Stored({"new": 2, "duplicate": 1}, {"ab12": 3}),
-        Stored({"new": 1}, {"ab12": 1}),
+        Stored({"new": 1}, {"ab12": 1}, {"a.b": 1}),
         Rejected("invalid_signature", "mismatch"),
         Rejected("invalid_signature", "mismatch"),
         attempted("complete"),
@@ -57,6 +57,7 @@ def test_metrics_count_what_happens() -> None:
         'attempts_total{handler="shop.h",verb="bury"}': 1,
         'attempt_seconds_count{handler="shop.h"}': 2,
         'attempt_seconds_sum{handler="shop.h"}': 0.5,
+        "no_handler_total": 1,
         "fenced_total": 2,
         "slow_writers_total": 1,
     }

@@ -18,7 +18,7 @@ from animica_hooks.telemetry import (
     Stored,
     Telemetry,
 )
-from animica_hooks.telemetry.logs import REJECTIONS_PER_REASON_S, Logs, printable
+from animica_hooks.telemetry.logs import LINES_APART_S, Logs, printable
 
 HASH, OTHER_HASH = "a" * 64, "b" * 64
 NASTY = "evt\n\x1b[2J\r\u2028\u0085CANARY\x00\x9b1m\\n"
@@ -163,10 +163,10 @@ def test_rejections_are_rate_limited(caplog: pytest.LogCaptureFixture) -> None:
 
     for _ in range(1000):
         logs(mismatch)
-    clock.now = REJECTIONS_PER_REASON_S - 0.1
+    clock.now = LINES_APART_S - 0.1
     logs(mismatch)
     logs(Rejected("invalid_signature", "timestamp"))  # another reason has lines of its own
-    clock.now = REJECTIONS_PER_REASON_S
+    clock.now = LINES_APART_S
     logs(mismatch)
     logs(mismatch)
     clock.now *= 2
@@ -231,3 +231,17 @@ def test_counters_count() -> None:
         "fenced": 2,
         "slow_writers": 1,
     }
+
+
+def test_events_without_a_handler_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """They are counted, and named on one line of the log, of which there are not too many."""
+    counters, logs = Counters(), Logs(clock=lambda: 0.0)
+    with caplog.at_level(logging.INFO, logger="animica_hooks"):
+        for _ in range(3):
+            stored = Stored({"new": 2}, {}, {"a.b\n\x1b[31m": 2})
+            counters(stored)
+            logs(stored)
+
+    assert 6 == counters.counts["no_handler"]
+    [line] = caplog.messages
+    assert "no handler takes events of type a.b\\n\\x1b[31m" == line

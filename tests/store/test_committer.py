@@ -575,3 +575,17 @@ async def test_closing_ends_though_the_database_fails(
     assert ["StoreUnavailable"] == await outcomes(waiting)
     assert "leased" == (await job_row(store, job.id)).state
     assert [] == await claim(store)
+
+
+async def test_a_worker_that_raises_does_not_end_the_committer(
+    committer: Committer, worker: Taken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows a commit may fail; the deliveries after it are committed all the same."""
+
+    def fail(self: Taken, jobs: list[LeasedJob], waiting: bool) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Taken, "__call__", fail)
+    worker.room = 1
+    assert "new" == await committer.deliver(new_event("evt_1"))
+    assert "new" == await committer.deliver(new_event("evt_2"))

@@ -514,6 +514,20 @@ async def test_savepoints_work(store: Store, database: sqlite3.Connection, job: 
     assert ["old", "kept"] == stored(database)
 
 
+async def test_what_is_read_in_a_savepoint_can_be_built_upon(
+    store: Store, database: sqlite3.Connection, job: LeasedJob
+) -> None:
+    """A handler that begins with a nested transaction holds the write slot from there."""
+    async with store.session("handler") as (session, unit):
+        async with session.begin_nested():
+            assert ["old"] == list(await session.scalars(select(orders.c.what)))
+            assert not can_write(database)
+            session.add(Order(what="new"))
+        await finish(session, unit, job)
+
+    assert ["old", "new"] == stored(database)
+
+
 @pytest.fixture
 def lines(database: sqlite3.Connection) -> None:
     """A table whose rows must have an order, which is checked when they are committed."""

@@ -8,6 +8,7 @@ Rule 3: events are replayed in the order in which they were received.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -134,6 +135,8 @@ async def replay(
         keep_keys: the new jobs have the idempotency keys of those they repeat.
         on_progress: is told how many of how many are done.
     """
+    if rate is not None and not 0 < rate < math.inf:
+        raise ReplayRefused(f"rate must be jobs a second, above 0, not {rate!r}.")
     planned = (await plan(store, filters, known)).count
     replay_id = await _begin(store, filters, planned)
     start = store.now()

@@ -268,6 +268,14 @@ async def test_rate_spreads_the_due_dates(shop: Shop) -> None:
     assert [2.0 * n for n in range(6)] == [(at - first).total_seconds() for at in due if at]
 
 
+@pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
+async def test_a_rate_that_is_none_is_refused(worked: Shop, rate: float) -> None:
+    """Jobs a second are a number above 0; with anything else nothing is made."""
+    with pytest.raises(ReplayRefused, match="rate must be"):
+        await worked.hooks.replay(all=True, rate=rate)
+    assert {None} == {job.replay_id for job in await all_jobs(worked.hooks)}
+
+
 async def test_a_new_handler_gets_old_events(worked: Shop) -> None:
     """A handler that is registered later is replayed what it would have taken."""
     ran: list[str] = []

@@ -5,7 +5,8 @@ import gc
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,12 +19,13 @@ from dispatchkit import (
     until,
 )
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from animica_hooks import Event, RetryPolicy, Router
 from animica_hooks.errors import StoreUnavailable
 from animica_hooks.store.records import Batch
+from animica_hooks.store.sqlite import SqliteStore
 
 pytestmark = pytest.mark.usefixtures("no_poll")
 
@@ -77,6 +79,38 @@ async def stored_without_running(bench: Bench, count: int) -> None:
     """Stop a bench's worker and store events with their jobs beside it."""
     await bench.worker.drain(0.1)
     await bench.store.commit(Batch(deliveries=[bench.new(id) for id in numbered(count)]))
+
+
+async def test_fresh_events_do_not_overtake_older_ones(
+    start_bench: MakeBench, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a worker does not know what waits, nothing new is handed to it past that."""
+    ran: list[str] = []
+
+    @router.on("*", name="one")
+    async def one(event: Event) -> None:
+        ran.append(event.id)
+
+    first = await start_bench(router)
+    await stored_without_running(first, 3)
+    may_look = asyncio.Event()
+    read = SqliteStore.read
+
+    @asynccontextmanager
+    async def held_up(store: SqliteStore) -> AsyncIterator[AsyncConnection]:
+        await may_look.wait()
+        async with read(store) as connection:
+            yield connection
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SqliteStore, "read", held_up)
+        second = await start_bench(router, owner="second", concurrency=1)
+        await second.deliver("evt_fresh")
+        assert [] == ran
+        may_look.set()
+        await second.settled()
+
+    assert [*numbered(3), "evt_fresh"] == ran
 
 
 async def test_a_backlog_larger_than_the_room_is_worked_off(

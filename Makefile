@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Whatever environment the caller is in, commands here use .venv.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help demo serve test test-full coverage check lint types layers wheel audit bench lock format clean
+.PHONY: help demo serve test test-full coverage check lint types layers wheel audit bench bench-sdk bench-growth lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,12 @@ audit: .venv/.dev ## ... only known vulnerabilities in what is locked
 bench: .venv/.dev ## measure
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-sdk: .venv/.bench ## measure the SDK's clients against others
+	$(BIN)/python -m benchmarks.sdk $(ARGS)
+
+bench-growth: .venv/.dev ## measure claims, inserts and pruning on tables that grow
+	$(BIN)/python -m benchmarks.growth $(ARGS)
+
 format: .venv/.dev ## format, and fix what the linter can
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
@@ -79,6 +85,8 @@ lock: .venv/.uv ## remake the hashed locks in requirements/ from pyproject.toml
 	$(COMPILE) --extra all --group pyproject.toml:build pyproject.toml --output-file requirements/run.txt
 	$(COMPILE) --extra all --group pyproject.toml:dev --constraint requirements/run.txt \
 		pyproject.toml --output-file requirements/dev.txt
+	$(COMPILE) --group pyproject.toml:bench --constraint requirements/dev.txt \
+		--output-file requirements/bench.txt
 	$(COMPILE) requirements/uv.in --output-file requirements/uv.txt
 
 clean: ## remove all that the targets made
@@ -107,11 +115,18 @@ clean: ## remove all that the targets made
 	@echo "installing what animica_hooks runs on"
 	@$(SYNC) requirements/run.txt requirements/uv.txt
 	@$(EDITABLE)
-	@rm -f .venv/.dev
+	@rm -f .venv/.dev .venv/.bench
 	@touch $@
 
 .venv/.dev: requirements/dev.txt requirements/run.txt pyproject.toml .venv/.uv
 	@echo "installing what the tests and checks need"
 	@$(SYNC) requirements/dev.txt requirements/uv.txt
 	@$(EDITABLE)
+	@rm -f .venv/.bench
 	@touch .venv/.run $@
+
+.venv/.bench: requirements/bench.txt requirements/dev.txt requirements/run.txt pyproject.toml .venv/.uv
+	@echo "installing what the clients are compared with"
+	@$(SYNC) requirements/dev.txt requirements/bench.txt requirements/uv.txt
+	@$(EDITABLE)
+	@touch .venv/.run .venv/.dev $@

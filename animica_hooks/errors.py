@@ -12,8 +12,29 @@ AnimicaHooksError
 │   ├── HandlerTimeout            it ran longer than its timeout
 │   ├── EventMisfit               ``event.data`` does not fit the handler's type
 │   ├── HandlerCrashed            the process died while only this job was running
-│   └── LeaseLost                 another worker has the job by now; nothing was committed
-└── ReplayRefused                 a replay that would do more, or less, than it seems
+│   ├── LeaseLost                 another worker has the job by now; nothing was committed
+│   └── CommitUnknown             the connection was lost in a handler's commit
+├── ReplayRefused                 a replay that would do more, or less, than it seems
+└── APIError                      a call of an API that brought no result
+    ├── APIRequestError           it can not be sent as it is; nothing was sent
+    │   └── ClientClosed          its client was closed before
+    ├── APIConnectionError        the API could not be reached, or did not answer
+    │   └── APITimeoutError       it took longer than a timeout or the deadline
+    ├── APIResponseError          the answer is not usable: incomplete, or not what the API speaks
+    │   └── StreamInterrupted     a stream broke off; carries the text so far
+    └── APIStatusError            the API answered with a status that is no success
+        ├── BadRequestError             400
+        ├── AuthenticationError         401
+        ├── InsufficientCreditsError    402
+        ├── PermissionDeniedError       403
+        ├── NotFoundError               404
+        ├── RequestTimeoutError         408
+        ├── ConflictError               409
+        ├── RequestTooLargeError        413
+        ├── UnprocessableEntityError    422
+        ├── RateLimitError              429
+        └── InternalServerError         500 and above
+            └── OverloadedError         529
 
 No message carries a secret or a payload. What a handler raises to steer its job
 (``RetryLater``, ``Discard``) is an outcome and lives in ``core.outcome``.
@@ -22,6 +43,11 @@ No message carries a secret or a payload. What a handler raises to steer its job
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    # Names for checkers only: errors stand below every other module.
+    from collections.abc import Mapping
 
 
 class AnimicaHooksError(Exception):
@@ -104,5 +130,174 @@ class LeaseLost(HandlerError):
     """The job's lease ran out while its handler ran; nothing the handler wrote was committed."""
 
 
+class CommitUnknown(HandlerError):
+    """The connection was lost in a handler's commit, which has happened wholly or not at all.
+
+    The job is given back under its fence, which changes nothing where the commit has happened.
+    """
+
+
 class ReplayRefused(AnimicaHooksError):
     """The replay was not begun; the message says what to add or leave out."""
+
+
+class APIError(AnimicaHooksError):
+    """A call of an API brought no result.
+
+    One class for all providers; what is not known of a failure is None.
+
+    Attributes:
+        message: what happened, in the API's words or ours, without secrets.
+        status: the answer's HTTP status; None where there was no answer.
+        type: the API's kind of error, such as ``rate_limit_error``.
+        code: the API's code of it, such as ``invalid_api_key``.
+        param: the request's parameter that it is about.
+        request_id: the API's id of the request, for its support.
+        body: the answer's body: the JSON's objects, else text.
+        headers: the answer's headers, by name in any case, without cookies.
+        retry_after: seconds that the API asked to wait, when it asked.
+        partial_text: what a stream had brought before it failed.
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        status: int | None = None,
+        type: str | None = None,
+        code: str | None = None,
+        param: str | None = None,
+        request_id: str | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        retry_after: float | None = None,
+        partial_text: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+        self.type = type
+        self.code = code
+        self.param = param
+        self.request_id = request_id
+        self.body = body
+        self.headers = headers
+        self.retry_after = retry_after
+        self.partial_text = partial_text
+
+
+class APIRequestError(APIError):
+    """The request can not be sent as it is; nothing was sent, and the message says why."""
+
+
+class ClientClosed(APIRequestError):
+    """The client was closed; make a new one."""
+
+
+class APIConnectionError(APIError):
+    """The API could not be reached, or did not answer; ``__cause__`` has the transport's error."""
+
+
+class APITimeoutError(APIConnectionError):
+    """The API took longer than one of the timeouts, or than the deadline."""
+
+
+class APIResponseError(APIError):
+    """The answer is not usable: it is incomplete, or not what the API speaks."""
+
+
+class StreamInterrupted(APIResponseError):
+    """A stream broke off, or what it brought was not usable; ``partial_text`` has what came."""
+
+
+class APIStatusError(APIError):
+    """The API answered with a status that is no success."""
+
+    @property
+    def status_code(self) -> int | None:
+        """The answer's HTTP status, by its other usual name."""
+        return self.status
+
+    @property
+    def response(self) -> ErrorResponse:
+        """The answer: its status, headers and body."""
+        return ErrorResponse(self)
+
+
+class ErrorResponse:
+    """The answer that an ``APIStatusError`` was made of.
+
+    Attributes:
+        status_code: its HTTP status.
+        headers: by name in any case, without cookies.
+        body: the JSON's objects, else text.
+    """
+
+    __slots__ = ("body", "headers", "status_code")
+
+    def __init__(self, error: APIStatusError) -> None:
+        self.status_code = error.status
+        self.headers = error.headers or {}
+        self.body = error.body
+
+    def __repr__(self) -> str:
+        return f"<ErrorResponse {self.status_code}>"
+
+    @property
+    def text(self) -> str:
+        """The body as text; JSON as it would be written here."""
+        import json
+
+        return self.body if isinstance(self.body, str) else json.dumps(self.body)
+
+    def json(self) -> object:
+        """Return the body's objects; text where it was not JSON."""
+        return self.body
+
+
+class BadRequestError(APIStatusError):
+    """400: the request is not what the API takes."""
+
+
+class AuthenticationError(APIStatusError):
+    """401: the key is missing, wrong or revoked."""
+
+
+class InsufficientCreditsError(APIStatusError):
+    """402: the account has no credit for this."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the key may not do this."""
+
+
+class NotFoundError(APIStatusError):
+    """404: there is no such model or path."""
+
+
+class RequestTimeoutError(APIStatusError):
+    """408: the API waited too long for the request."""
+
+
+class ConflictError(APIStatusError):
+    """409: the request is at odds with another."""
+
+
+class RequestTooLargeError(APIStatusError):
+    """413: the request is larger than the API takes."""
+
+
+class UnprocessableEntityError(APIStatusError):
+    """422: the request is well formed, and can not be done."""
+
+
+class RateLimitError(APIStatusError):
+    """429: too many requests, or the quota is used up; ``retry_after`` says how long to wait."""
+
+
+class InternalServerError(APIStatusError):
+    """500 and above: the API failed."""
+
+
+class OverloadedError(InternalServerError):
+    """529: the API has too much to do for now."""

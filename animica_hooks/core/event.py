@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from itertools import accumulate, chain
 from typing import Any, Generic, cast
 
@@ -33,13 +34,20 @@ _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _decode = msgspec.json.Decoder().decode
 
 
+def hash_body(body: bytes) -> bytes:
+    """Return the digest by which bodies are told apart."""
+    return sha256(body).digest()
+
+
 def decode_payload(body: bytes) -> dict[str, Any]:
     """Decode a verified body to the JSON object that it must be.
 
     Raises:
         MalformedEvent: not JSON as described above, too deep, or not an object.
     """
-    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _depth(body) > MAX_DEPTH:
+    # Counted by taking them out, which is faster than counting.
+    opened = 2 * len(body) - len(body.replace(b"[", b"")) - len(body.replace(b"{", b""))
+    if opened > MAX_DEPTH and _depth(body) > MAX_DEPTH:
         raise MalformedEvent(f"it nests deeper than {MAX_DEPTH} levels")
     try:
         payload = _decode(body)
@@ -78,7 +86,7 @@ def check_type(value: object) -> str:
     """Return ``value`` if it can be an event's type: any text that every database can hold."""
     if not isinstance(value, str) or not value:
         raise MalformedEvent("it has no type that is a non-empty string")
-    if "\0" in value or len(value.encode()) > MAX_TYPE_BYTES:
+    if "\0" in value or (len(value) > MAX_TYPE_BYTES // 4 and len(value.encode()) > MAX_TYPE_BYTES):
         raise MalformedEvent(f"its type has a NUL or more than {MAX_TYPE_BYTES} bytes")
     return value
 
@@ -96,7 +104,7 @@ def parse_created(value: object) -> datetime | None:
     return None
 
 
-class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=False):
+class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=False, gc=False):
     """The fact that a provider tells us. Frozen; ``event["id"]`` reads the payload like a dict.
 
     Attributes:

@@ -7,7 +7,7 @@ out. Times are integer microseconds since the epoch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeAlias, assert_never
 
@@ -17,6 +17,7 @@ from animica_hooks.core.scrub import scrub
 
 SECOND = 1_000_000
 MAX_REASON_CHARS = 500
+LONGEST_DELAY_S = 1e9  # a due time must fit a 64-bit column
 
 
 class RetryLater(Exception):
@@ -42,7 +43,7 @@ class RetryLater(Exception):
     def due_at(self, now: int) -> int:
         if isinstance(self.when, datetime):
             return to_micros(self.when)
-        return now + int(min(max(self.when, 0.0), 1e9) * SECOND)
+        return now + int(min(max(self.when, 0.0), LONGEST_DELAY_S) * SECOND)
 
 
 class Discard(Exception):
@@ -65,10 +66,12 @@ class Failed:
     Attributes:
         reason: a few words that say how, free of payload.
         retry: False where another attempt can not end otherwise.
+        orphaned: its process died of it; it runs alone next time, too.
     """
 
     reason: str
     retry: bool = True
+    orphaned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +132,15 @@ def decide(
             return Transition(Verb.CANCEL, None, attempts=1, failed=0, reason=outcome.reason)
         case RetryLater():
             return _again(outcome.due_at(now), policy, failed=0, created_at=created_at, reason=None)
-        case Failed(reason, retry):
+        case Failed(reason, retry, orphaned):
             if not retry:
                 return _bury(reason, failed=1)
             if failed + 1 >= policy.max_attempts:
                 return _bury(f"{reason} (failed attempt {failed + 1} of {policy.max_attempts})")
-            due_at = now + int(policy.delay(failed + 1, rand) * SECOND)
-            return _again(due_at, policy, failed=1, created_at=created_at, reason=reason)
+            delay = min(policy.delay(failed + 1, rand), LONGEST_DELAY_S)
+            due_at = now + int(delay * SECOND)
+            again = _again(due_at, policy, failed=1, created_at=created_at, reason=reason)
+            return replace(again, orphaned=orphaned) if again.due_at is not None else again
         case _:
             assert_never(outcome)
 

@@ -7,11 +7,13 @@ Patterns: ``"payment.succeeded"`` is that type, ``"payment.*"`` is every type th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from animica_hooks.core.binding import Binding, bind, stable_name
+from animica_hooks.core.event import Event
+from animica_hooks.core.order import ON_DEAD, OnDead
 from animica_hooks.core.retry import RetryPolicy
 from animica_hooks.errors import ConfigurationError
 
@@ -54,6 +56,10 @@ class Handler:
         name: stable, for its jobs outlive the process.
         endpoint: name of the endpoint it listens at, or ``*``.
         retry, timeout: None where the ``Hooks`` it belongs to decides; seconds.
+        key: of an event, names the line in which it is handled in order.
+        concurrency, rate: of all processes together; attempts at once, and begun a second.
+        key_rate: jobs of one key a second.
+        aliases: names that it had before.
     """
 
     name: str
@@ -63,6 +69,23 @@ class Handler:
     endpoint: str = ROOT_ENDPOINT
     retry: RetryPolicy | None = None
     timeout: float | None = None
+    key: Callable[[Any], Any] | None = field(default=None, repr=False)
+    on_dead: OnDead = "park"
+    concurrency: int | None = None
+    rate: float | None = None
+    key_rate: float | None = None
+    priority: int = 0
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing but the slots of a process limits it: its jobs may be inserted leased."""
+        return (
+            self.key is None
+            and self.concurrency is None
+            and self.rate is None
+            and self.priority == 0
+        )
 
     def takes(self, endpoint: str, type: str) -> bool:
         return takes(self.patterns, self.endpoint, endpoint, type)
@@ -90,6 +113,13 @@ class Router:
         retry: RetryPolicy | None = None,
         timeout: float | None = None,
         endpoint: str = ROOT_ENDPOINT,
+        key: Callable[[Event[Any]], Any] | None = None,
+        on_dead: OnDead = "park",
+        concurrency: int | None = None,
+        rate: float | None = None,
+        key_rate: float | None = None,
+        priority: int = 0,
+        aliases: Sequence[str] = (),
     ) -> Callable[[F], F]:
         """Register the decorated function for events whose type matches one of the patterns.
 
@@ -99,6 +129,16 @@ class Router:
             retry: when a failed attempt is tried again; the app's policy unless given.
             timeout: seconds an attempt may take; the app's unless given.
             endpoint: name of the endpoint to listen at, ``"*"`` for all.
+            key: jobs whose events have the same key (a string or an int) run one at a time, in
+                order, through failures and across workers. Called where the event is received.
+            on_dead: what a dead job does to those of its key behind it: they are ``"park"``-ed
+                until a person lets them go on, it is ``"skip"``-ped, or it ``"block"``-s them
+                until a person has dealt with it.
+            concurrency: attempts at once, in all processes together.
+            rate: attempts begun a second, in all processes together.
+            key_rate: jobs of one key a second.
+            priority: handlers with a higher one are served first; the others still get some.
+            aliases: names that the handler had before, whose jobs it takes over.
 
         Raises:
             ConfigurationError: a pattern, the name or the function's signature is wrong.
@@ -109,22 +149,33 @@ class Router:
         check_seconds("timeout", timeout)
         if not isinstance(endpoint, str) or not endpoint:
             raise ConfigurationError(f"endpoint is the name of one, or '*', not {endpoint!r}.")
+        _check_order(key, on_dead, key_rate)
+        _check_limits(concurrency, rate, priority)
 
         def register(function: F) -> F:
             if not callable(function):
                 raise ConfigurationError("on(...) decorates a function: write @on('a.b').")
             handler_name = name if name is not None else stable_name(function)
-            if (
-                not isinstance(handler_name, str)
-                or not 0 < len(handler_name) <= MAX_NAME_CHARS
-                or not handler_name.isprintable()
-            ):
-                raise ConfigurationError(
-                    f"a handler's name has 1 to {MAX_NAME_CHARS} printable characters, not "
-                    f"{handler_name!r}."
+            for given in (handler_name, *aliases):
+                _check_name(given)
+            self.add(
+                Handler(
+                    name=handler_name,
+                    function=function,
+                    binding=bind(function, handler_name),
+                    patterns=checked,
+                    endpoint=endpoint,
+                    retry=retry,
+                    timeout=timeout,
+                    key=key,
+                    on_dead=on_dead,
+                    concurrency=concurrency,
+                    rate=rate,
+                    key_rate=key_rate,
+                    priority=priority,
+                    aliases=tuple(aliases),
                 )
-            binding = bind(function, handler_name)
-            self.add(Handler(handler_name, function, binding, checked, endpoint, retry, timeout))
+            )
             return function
 
         return register
@@ -150,6 +201,45 @@ class Router:
             self.add(handler)
 
 
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_CHARS or not name.isprintable():
+        raise ConfigurationError(
+            f"a handler's name has 1 to {MAX_NAME_CHARS} printable characters, not {name!r}."
+        )
+
+
+def _check_order(key: object, on_dead: object, key_rate: object) -> None:
+    if key is not None and not callable(key):
+        raise ConfigurationError(
+            f"key must be a function of the event, as in key=lambda e: e.data['customer'], not "
+            f"{key!r}."
+        )
+    if on_dead not in ON_DEAD:
+        raise ConfigurationError(f"on_dead is one of {', '.join(ON_DEAD)}, not {on_dead!r}.")
+    if key is None and (on_dead != "park" or key_rate is not None):
+        raise ConfigurationError("on_dead and key_rate are about jobs of one key: pass key= too.")
+    _check_rate("key_rate", key_rate)
+
+
+def _check_limits(concurrency: object, rate: object, priority: object) -> None:
+    if concurrency is not None and (
+        isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1
+    ):
+        raise ConfigurationError(
+            f"concurrency must be a whole number above 0, not {concurrency!r}."
+        )
+    _check_rate("rate", rate)
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise ConfigurationError(f"priority must be a whole number, not {priority!r}.")
+
+
+def _check_rate(name: str, rate: object) -> None:
+    if rate is not None and (
+        isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < math.inf
+    ):
+        raise ConfigurationError(f"{name} must be jobs a second, above 0, not {rate!r}.")
+
+
 def check_seconds(name: str, value: object) -> None:
     """Check an optional duration.
 
@@ -162,28 +252,72 @@ def check_seconds(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} must be seconds above 0, not {value!r}.")
 
 
-class RoutingTable:
-    """The handlers of a started app, by endpoint and type.
+class Recorded(NamedTuple):
+    """A handler as the database knows it."""
 
-    Args:
-        ids: under which the store knows the handlers, by name.
+    id: int
+    name: str
+    endpoint: str
+    patterns: tuple[str, ...]
+    paused: bool
+
+
+class Route(NamedTuple):
+    """The handlers of an event.
+
+    Attributes:
+        plain: ids of those whose jobs may be inserted leased.
+        others: ids of the others, and the handlers themselves where this process has them.
     """
 
-    def __init__(self, handlers: Sequence[Handler], ids: Mapping[str, int]) -> None:
-        self._handlers = tuple(handlers)
-        self._ids = ids
-        self._cached: dict[tuple[str, str], tuple[int, ...]] = {}
+    plain: tuple[int, ...] = ()
+    others: tuple[tuple[int, Handler | None], ...] = ()
 
-    def match(self, endpoint: str, type: str) -> tuple[int, ...]:
-        """Return the ids of an event's handlers, in the order of registration."""
+
+class RoutingTable:
+    """The handlers that events go to, by endpoint and type.
+
+    Args:
+        handlers: of this process. Of those that the database does not know no job is made.
+    """
+
+    def __init__(self, handlers: Sequence[Handler], recorded: Sequence[Recorded]) -> None:
+        self._handlers = {handler.name: handler for handler in handlers}
+        self._former = {alias for handler in handlers for alias in handler.aliases}
+        self._cached: dict[tuple[str, str], Route] = {}
+        self.update(recorded)
+
+    def update(self, recorded: Sequence[Recorded]) -> None:
+        """Take what the database knows now: of a newer process's handlers, too, jobs are made."""
+        known = {record.name: record for record in recorded}
+        own = [known[name] for name in self._handlers if name in known]
+        other = [r for r in recorded if r.name not in self._handlers and r.name not in self._former]
+        self._records = (*own, *other)
+        self._cached.clear()
+
+    def match(self, endpoint: str, type: str) -> Route:
+        """Return an event's handlers, in the order of registration."""
         key = (endpoint, type)
         found = self._cached.get(key)
         if found is None:
             if len(self._cached) >= _MAX_CACHED_TYPES:
                 self._cached.clear()
-            found = tuple(self._ids[h.name] for h in self._handlers if h.takes(endpoint, type))
-            self._cached[key] = found
+            found = self._cached[key] = self._route(endpoint, type)
         return found
+
+    def _route(self, endpoint: str, type: str) -> Route:
+        plain: list[int] = []
+        others: list[tuple[int, Handler | None]] = []
+        for record in self._records:
+            handler = self._handlers.get(record.name)
+            listens = record if handler is None else handler
+            if not takes(listens.patterns, listens.endpoint, endpoint, type):
+                continue
+            if handler is not None and handler.is_plain and not record.paused:
+                plain.append(record.id)
+            else:
+                others.append((record.id, handler))
+        return Route(tuple(plain), tuple(others))
 
 
 default_router = Router()

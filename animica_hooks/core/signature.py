@@ -18,7 +18,8 @@ import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from animica_hooks.errors import ConfigurationError, SignatureError, SignatureReason
 
@@ -27,13 +28,16 @@ MAX_HEADER_BYTES = 2048
 MAX_CANDIDATES = 8
 MIN_SECRET_BYTES = 16
 
+_BLOCK_BYTES = 64  # of SHA-256
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+
 _TIMESTAMP = re.compile(rb"0|[1-9][0-9]{0,18}")
 _V1 = re.compile(rb"[0-9a-f]{64}")
 _OTHER_SCHEME = re.compile(rb"[a-z][a-z0-9_]{0,15}=[0-9A-Za-z+/=_.-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class SignatureHeader:
+class SignatureHeader(msgspec.Struct, frozen=True, gc=False):
     """A well-formed header: its timestamp as it was sent, for the HMAC, and its digests."""
 
     timestamp: bytes
@@ -88,6 +92,27 @@ def secret_id(secret: bytes) -> str:
     return hashlib.sha256(b"animica-hooks secret id\0" + secret).hexdigest()[:8]
 
 
+class _Keyed:
+    """HMAC-SHA256 under one secret, half of it computed in advance (RFC 2104, section 4).
+
+    Takes half the time of ``hmac.digest``, and does not give up the GIL for so short a work.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, secret: bytes) -> None:
+        key = secret if len(secret) <= _BLOCK_BYTES else hashlib.sha256(secret).digest()
+        key = key.ljust(_BLOCK_BYTES, b"\0")
+        self._inner = hashlib.sha256(key.translate(_INNER_PAD))
+        self._outer = hashlib.sha256(key.translate(_OUTER_PAD))
+
+    def digest(self, message: bytes) -> bytes:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
 class Verifier:
     """Checks deliveries against the signing secrets of one endpoint.
 
@@ -96,11 +121,11 @@ class Verifier:
         tolerance_s: seconds that the timestamp may be off, to either side.
     """
 
-    __slots__ = ("_ids", "_secrets", "tolerance_s")
+    __slots__ = ("_ids", "_keyed", "tolerance_s")
 
     def __init__(self, secrets: Sequence[bytes], *, tolerance_s: float) -> None:
-        self._secrets = tuple(secrets)
-        self._ids = tuple(secret_id(secret) for secret in secrets)
+        self._keyed = tuple(map(_Keyed, secrets))
+        self._ids = tuple(map(secret_id, secrets))
         self.tolerance_s = tolerance_s
 
     def __repr__(self) -> str:
@@ -124,8 +149,8 @@ class Verifier:
     def identify(self, header: SignatureHeader, body: bytes) -> str | None:
         """Return the id of the secret that signed ``body``; None where none of them did."""
         signed = header.timestamp + b"." + body
-        for position, secret in enumerate(self._secrets):
-            expected = hmac.digest(secret, signed, "sha256")
+        for position, keyed in enumerate(self._keyed):
+            expected = keyed.digest(signed)
             for candidate in header.candidates:
                 if hmac.compare_digest(expected, candidate):
                     return self._ids[position]

@@ -1,0 +1,1 @@
+"""What the APIs take and answer: TypedDicts for requests and plain answers, Structs for typed."""

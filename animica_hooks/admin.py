@@ -5,26 +5,28 @@ The command line and ``Hooks`` both work through this.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace as with_changes
 from typing import Any
 
-from sqlalchemy import select
-
 from animica_hooks.core.event import Event, check_id, check_identity, check_type, decode_payload
 from animica_hooks.core.outcome import from_micros
+from animica_hooks.core.retention import Retention
 from animica_hooks.core.routing import takes
 from animica_hooks.errors import MalformedEvent
-from animica_hooks.store import queries, replay
+from animica_hooks.store import inbox, lines, queries, replay
 from animica_hooks.store.base import Store
-from animica_hooks.store.records import Batch, NewEvent, Receipt
+from animica_hooks.store.erase import erase
+from animica_hooks.store.prune import prune
+from animica_hooks.store.records import Batch, NewEvent, NewJob, Receipt
 from animica_hooks.store.replay import ReplayFilters
-from animica_hooks.store.tables import handlers
 from animica_hooks.store.views import (
+    Erased,
     EventView,
     FailureView,
+    HandlerView,
     JobView,
+    Pruned,
     QuarantineView,
     Replay,
     ReplayPlan,
@@ -60,8 +62,53 @@ class Admin:
         return await queries.find_failures(self.store, job_id)
 
     async def retry_job(self, job_id: int) -> bool:
-        """Make a dead or cancelled job available again; False where there is none such."""
-        return await queries.revive_job(self.store, job_id)
+        """Make a dead or cancelled job available again; False where there is none such.
+
+        Raises:
+            ReplayRefused: the payload of its event has been pruned or erased.
+        """
+        async with self.store.write("jobs retry") as connection:
+            return await lines.revive(connection, job_id, self.store.now())
+
+    async def unpark(self, **which: Any) -> int:
+        """Let those behind dead jobs go on. See ``lines.unpark`` for the arguments."""
+        return await lines.unpark(self.store, **which)
+
+    async def handlers(self) -> list[HandlerView]:
+        """List the handlers that the database knows, by name."""
+        return await queries.find_handlers(self.store)
+
+    async def pause(self, name: str) -> bool:
+        """Begin no more jobs of a handler, in any process; False where there is none such."""
+        async with self.store.write("handlers pause") as connection:
+            return await inbox.pause(connection, name, self.store.now())
+
+    async def resume(self, name: str) -> bool:
+        """Let a paused handler go on; False where there is none such."""
+        async with self.store.write("handlers resume") as connection:
+            return await inbox.pause(connection, name, None)
+
+    async def remove_handler(self, name: str) -> int | None:
+        """Cancel a handler's jobs that nobody runs and forget it, until a process has it again.
+
+        Returns:
+            How many were cancelled; None where there is no such handler.
+        """
+        return await queries.remove_handler(self.store, name)
+
+    async def erase(self, event_id: str, *, endpoint: str | None = None) -> Erased:
+        """Remove the payload and the headers of an event. See ``Hooks.erase``."""
+        return await erase(self.store, event_id, endpoint)
+
+    async def prune(
+        self,
+        retention: Retention,
+        *,
+        dry_run: bool = False,
+        on_progress: Callable[[Pruned], None] = lambda done: None,
+    ) -> Pruned:
+        """Prune what is old enough now, or with ``dry_run`` only count it."""
+        return await prune(self.store, retention, dry_run=dry_run, on_progress=on_progress)
 
     def quarantined(self, **filters: Any) -> AsyncIterator[QuarantineView]:
         return queries.find_quarantined(self.store, **filters)
@@ -99,11 +146,10 @@ class Admin:
         )
         new = NewEvent(
             event=event,
-            body_hash=row.body_hash,
-            raw_headers=row.headers,
             received_at=row.received_at,
-            handler_ids=await self._handlers_for(event),
+            handler_ids=(),
             secret_id="",
+            others=await self._jobs_for(event),
         )
         committed = await self.store.commit(Batch(deliveries=[new]))
         # Should this not come about, releasing it again finds the event stored already.
@@ -137,13 +183,13 @@ class Admin:
     async def stats(self, **of_process: Any) -> Stats:
         return with_changes(await queries.count_states(self.store), **of_process)
 
-    async def _handlers_for(self, event: Event) -> tuple[int, ...]:
+    async def _jobs_for(self, event: Event) -> tuple[NewJob, ...]:
         async with self.store.read() as connection:
-            rows = (await connection.execute(select(handlers))).all()
+            recorded = await inbox.recorded_handlers(connection, self.store.now())
         return tuple(
-            row.id
-            for row in rows
-            if takes(json.loads(row.patterns), row.endpoint, event.endpoint, event.type)
+            NewJob(handler.id, unsorted=True)  # where its code is, there its line is known
+            for handler in recorded
+            if takes(handler.patterns, handler.endpoint, event.endpoint, event.type)
         )
 
 

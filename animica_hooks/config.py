@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from animica_hooks.core.retention import Retention
 from animica_hooks.core.retry import RetryPolicy
 from animica_hooks.core.routing import check_seconds
 from animica_hooks.core.signature import encode_secrets
@@ -42,6 +43,7 @@ class Settings:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     lease: float = LEASE_S
     shutdown: float = SHUTDOWN_S
+    retention: Retention | None = field(default_factory=Retention)
     dispatch: bool = True
     auto_migrate: bool | None = None
 
@@ -57,6 +59,10 @@ class Settings:
         if not isinstance(self.retry, RetryPolicy):
             raise ConfigurationError(
                 f"retry must be a RetryPolicy, not {type(self.retry).__name__}."
+            )
+        if not isinstance(self.retention, Retention | None):
+            raise ConfigurationError(
+                f"retention must be a Retention or None, not {type(self.retention).__name__}."
             )
 
 

@@ -36,7 +36,7 @@ async def dry_replay(
     skipped = 0
     async for chunk in pairs(runtime.store, filters, list(prepared)):
         for pair in chunk:
-            if pair.pending:
+            if not pair.replayable:
                 skipped += 1
                 continue
             job = LeasedJob(

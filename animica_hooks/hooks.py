@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from animica_hooks import config
 from animica_hooks.config import Settings, find_database_url, find_secrets
+from animica_hooks.core.retention import Retention
 from animica_hooks.core.retry import RetryPolicy
-from animica_hooks.core.routing import ROOT_ENDPOINT, F, Handler, Router, default_router
+from animica_hooks.core.routing import Handler, Router, default_router
 from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.telemetry import Observer, logger
 
@@ -23,9 +24,18 @@ if TYPE_CHECKING:  # these would bring SQLAlchemy along, which takes longer than
 
     from animica_hooks.admin import Admin
     from animica_hooks.runtime import Runtime
-    from animica_hooks.store.views import EventView, JobView, Replay, ReplayPlan, Stats
+    from animica_hooks.store.views import (
+        Erased,
+        EventView,
+        HandlerView,
+        JobView,
+        Replay,
+        ReplayPlan,
+        Stats,
+    )
 
 START_S = 1.5  # a start by a request, which imports a lot, may take longer than the ack deadline
+_DEFAULT_RETENTION = Retention()
 
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -52,6 +62,7 @@ class Hooks:
         retry: when a failed attempt is tried again, unless its handler says otherwise.
         lease: seconds after which the jobs of a process that has died run elsewhere.
         shutdown: seconds that running handlers have to end at a shutdown.
+        retention: how long what is done with is kept; None keeps it for ever.
         dispatch: run handlers in this process; off, it only receives.
         auto_migrate: bring the schema up to date at the start; None does so for SQLite.
         observers: told what happens, as frozen data (``animica_hooks.telemetry``).
@@ -76,6 +87,7 @@ class Hooks:
         retry: RetryPolicy | None = None,
         lease: float = config.LEASE_S,
         shutdown: float = config.SHUTDOWN_S,
+        retention: Retention | None = _DEFAULT_RETENTION,
         dispatch: bool = True,
         auto_migrate: bool | None = None,
         observers: Sequence[Observer] = (),
@@ -93,11 +105,13 @@ class Hooks:
             retry=retry if retry is not None else RetryPolicy(),
             lease=lease,
             shutdown=shutdown,
+            retention=retention,
             dispatch=dispatch,
             auto_migrate=auto_migrate,
         )
         self._observers = tuple(observers)
         self._own = Router()
+        self.on = self._own.on
         self._routers = (default_router,) if routers is None else tuple(routers)
         self._runtime: Runtime | None = None
         self._starting: asyncio.Task[Runtime] | None = None
@@ -107,20 +121,6 @@ class Hooks:
         return f"Hooks(handlers={len(self.handlers())}, running={self._runtime is not None})"
 
     # Registering handlers
-
-    def on(
-        self,
-        pattern: str,
-        *patterns: str,
-        name: str | None = None,
-        retry: RetryPolicy | None = None,
-        timeout: float | None = None,
-        endpoint: str = ROOT_ENDPOINT,
-    ) -> Callable[[F], F]:
-        """Register the decorated function for events; see ``Router.on``."""
-        return self._own.on(
-            pattern, *patterns, name=name, retry=retry, timeout=timeout, endpoint=endpoint
-        )
 
     def include(self, router: Router) -> None:
         """Add the handlers of a router, those registered later too."""
@@ -274,11 +274,85 @@ class Hooks:
             return await admin.stats(**self._runtime.of_process() if self._runtime else {})
 
     async def retry_job(self, job_id: int) -> bool:
-        """Make a dead or cancelled job available again; False where there is none such."""
+        """Make a dead or cancelled job available again; False where there is none such.
+
+        Raises:
+            ReplayRefused: the payload of its event has been pruned or erased.
+        """
         async with self._admin() as admin:
             revived = await admin.retry_job(job_id)
         self._wake()
         return revived
+
+    async def erase(self, event_id: str, *, endpoint: str | None = None) -> Erased:
+        """Remove the payload and the headers of an event, and what its failures say of them.
+
+        Its digest stays, so that it is still known when it is delivered again. Its jobs that are
+        not done are cancelled; one that is running can not commit what it writes through its
+        session.
+
+        Args:
+            endpoint: where it was received; wherever there is one of this id, unless given.
+        """
+        async with self._admin() as admin:
+            erased = await admin.erase(event_id, endpoint=endpoint)
+        self._wake()
+        return erased
+
+    async def unpark(
+        self,
+        *,
+        handler: str | None = None,
+        key: str | None = None,
+        ids: Sequence[int] | None = None,
+    ) -> int:
+        """Let jobs that a dead one of their key has parked or blocked go on, in order.
+
+        Args:
+            handler, key: only of this handler, of this key.
+            ids: only of the handlers and keys of these jobs.
+
+        Returns:
+            How many jobs go on.
+        """
+        async with self._admin() as admin:
+            went_on = await admin.unpark(handler=handler, key=key, ids=ids)
+        self._wake()
+        return went_on
+
+    async def recorded_handlers(self) -> list[HandlerView]:
+        """List the handlers that the database knows of any process, by name."""
+        async with self._admin() as admin:
+            return await admin.handlers()
+
+    async def pause(self, name: str) -> bool:
+        """Begin no more jobs of a handler until it is resumed; False where there is none such.
+
+        This holds for all processes (within about a second), and outlasts them. What runs goes on;
+        events are received and wait.
+        """
+        async with self._admin() as admin:
+            paused = await admin.pause(name)
+        await self._refresh()
+        return paused
+
+    async def resume(self, name: str) -> bool:
+        """Let a paused handler go on; False where there is none such."""
+        async with self._admin() as admin:
+            resumed = await admin.resume(name)
+        await self._refresh()
+        return resumed
+
+    async def remove_handler(self, name: str) -> int | None:
+        """Cancel a handler's jobs that nobody runs, and forget it until a process has it again.
+
+        Returns:
+            How many were cancelled; None where there is no such handler.
+        """
+        async with self._admin() as admin:
+            cancelled = await admin.remove_handler(name)
+        await self._refresh()
+        return cancelled
 
     async def plan_replay(
         self,
@@ -321,7 +395,8 @@ class Hooks:
     ) -> Replay:
         """Make new jobs for stored events, in the order of their receipt.
 
-        All filters that are given must hold. Jobs that are still to run are not repeated.
+        All filters that are given must hold. Jobs that are still to run are not repeated, and
+        events whose payload has been pruned or erased are skipped.
 
         Args:
             ids: of events.
@@ -441,6 +516,11 @@ class Hooks:
     async def _admin(self) -> AsyncIterator[Admin]:
         async with self._running() as runtime:
             yield runtime.admin
+
+    async def _refresh(self) -> None:
+        if self._runtime is not None and self._runtime.loop is asyncio.get_running_loop():
+            await self._runtime.refresh()
+            self._wake()
 
     def _wake(self) -> None:
         if self._runtime is not None and self._runtime.worker is not None:

@@ -10,19 +10,23 @@ from collections.abc import Sequence
 
 from animica_hooks.admin import Admin
 from animica_hooks.config import ENV_SECRET, Settings
-from animica_hooks.core.routing import Handler, RoutingTable
+from animica_hooks.core.routing import Handler, Recorded, RoutingTable
 from animica_hooks.core.signature import Verifier
 from animica_hooks.dispatch.runner import Prepared, Runner, prepare
 from animica_hooks.dispatch.worker import Worker
-from animica_hooks.errors import ConfigurationError
+from animica_hooks.errors import ConfigurationError, StoreError
 from animica_hooks.receiver.app import Receiver
 from animica_hooks.store import inbox
 from animica_hooks.store.base import Store
 from animica_hooks.store.committer import Committer
 from animica_hooks.store.connect import make_store
-from animica_hooks.telemetry import Counters, Observer, Telemetry
+from animica_hooks.store.prune import Pruner
+from animica_hooks.telemetry import Counters, Observer, Telemetry, logger
 from animica_hooks.telemetry.logs import Logs
 from animica_hooks.threads import DaemonThreads
+
+REFRESH_S = 1.0  # between two looks at the handlers that the database knows
+RENEW_S = 60.0  # between two notes there that this process has its handlers
 
 
 def owner_name() -> str:
@@ -66,10 +70,13 @@ class Runtime:
         self._threads = DaemonThreads("animica-hooks-handler")
         self._draining = False
         self._ids: dict[str, int] = {}
+        self._recorded: list[Recorded] = []
+        self._refreshing: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
         self.store = open_store(settings)
         self.worker: Worker | None = None
         self.receiver: Receiver | None = None
+        self._pruner: Pruner | None = None
 
     async def start(self) -> None:
         """Open the database and begin.
@@ -84,7 +91,10 @@ class Runtime:
                     f"there is no signing secret: set {ENV_SECRET}, or pass signing_secret to "
                     "Hooks."
                 )
-            await self.store.open(migrate=settings.auto_migrate is not False)
+            migrate = settings.auto_migrate
+            await self.store.open(
+                migrate=self.store.migrates_itself if migrate is None else migrate
+            )
             await self._start_parts()
         except BaseException:
             await self.store.close()
@@ -96,6 +106,10 @@ class Runtime:
             async with self.store.write("registration") as connection:
                 now = self.store.now()
                 self._ids = await inbox.register_handlers(connection, self._handlers, now)
+                self._recorded = await inbox.recorded_handlers(connection, now)
+                abandoned = await inbox.abandoned_handlers(connection, now)
+            self.routes = RoutingTable(self._handlers, self._recorded)
+            _warn_of(abandoned)
         self.admin = Admin(self.store, [handler.name for handler in self._handlers])
         if self._dispatches:
             self.worker = Worker(
@@ -119,14 +133,48 @@ class Runtime:
                 self.committer,
                 self._telemetry,
                 verifier=Verifier(settings.secrets, tolerance_s=settings.tolerance),
-                jobs_for=RoutingTable(self._handlers, self._ids).match,
+                route=self.routes.match,
                 not_ready=self._not_ready,
                 max_body=settings.max_body,
                 body_deadline=settings.body_deadline,
             )
-        self.store.start_maintenance()
+        if (self._receives or self._dispatches) and settings.retention is not None:
+            self._pruner = Pruner(self.store, settings.retention)
+            self._pruner.start()
+        self.store.start_maintenance(self.worker.wake if self.worker else None)
         if self.worker:
             self.worker.start(self.committer)
+        if self._ids or self._receives:
+            self._refreshing = asyncio.create_task(
+                self._refresh_for_ever(), name="animica-hooks handlers"
+            )
+
+    async def refresh(self) -> None:
+        """Take what the database knows of handlers: new ones of other processes, and pauses."""
+        async with self.store.read() as connection:
+            own = list(self._ids.values())
+            recorded = await inbox.recorded_handlers(connection, self.store.now(), own)
+        if recorded != self._recorded:
+            self._recorded = recorded
+            self.routes.update(recorded)
+        if self.worker and (paused := {record.id for record in recorded if record.paused}):
+            self.worker.slots.give_back(paused)
+
+    async def _refresh_for_ever(self) -> None:
+        renew_at = self.loop.time() + RENEW_S
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self.refresh()
+                if self.loop.time() >= renew_at:
+                    async with self.store.write("registration") as connection:
+                        ids = list(self._ids.values())
+                        await inbox.renew_handlers(connection, ids, self.store.now())
+                    renew_at = self.loop.time() + RENEW_S
+            except StoreError as error:
+                logger.warning("the handlers could not be looked up: %s", error)
+            except Exception:  # noqa: BLE001 - a bug, but pauses have to be seen
+                logger.exception("the handlers could not be looked up")
 
     def prepared(self) -> dict[str, Prepared]:
         """Return the handlers, ready to be called, by name."""
@@ -143,6 +191,11 @@ class Runtime:
     async def stop(self) -> None:
         """Drain: refuse deliveries, let handlers end or break them off, close the database."""
         self.begin_draining()
+        if self._pruner:
+            await self._pruner.close()
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
         if self.worker:
             await self.worker.drain(self._settings.shutdown)
         self._threads.close()
@@ -170,3 +223,13 @@ class Runtime:
         if self.committer.failing:
             reasons.append("database")
         return reasons
+
+
+def _warn_of(abandoned: Sequence[str]) -> None:
+    for name in abandoned:
+        logger.warning(
+            "jobs of the handler %s wait, and no process has had it for an hour: start one that "
+            "has it, name it in aliases= of the handler that takes its place, or give its jobs up "
+            "with 'animica-hooks handlers remove'.",
+            name,
+        )

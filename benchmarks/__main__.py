@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from benchmarks import load, report, scratch, self_check
 from benchmarks.contestants import CONTESTANTS, Contestant
+from benchmarks.databases import is_reachable
 from benchmarks.results import Results
 from benchmarks.window import Plan, Window, run_window
 
@@ -27,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.self_check:
         return self_check.main()
     contestants = [one for one in CONTESTANTS if one.name in options.contestants]
+    for missing in [c for c in contestants if c.database and not is_reachable(c.database)]:
+        print(f"left out: {missing.name}, whose server does not answer", file=sys.stderr)
+        contestants.remove(missing)
     plan = Plan(seconds=options.seconds, scratch=scratch.folder())
     windows = tuple(_run(contestants, options.connections, options.rounds, plan))
     run = report.Run(

@@ -6,8 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from sqlalchemy import text
+
+from benchmarks import databases
+
 LIMIT = "limit"
 TUTORIAL = "tutorial-sqlite"
+# Ours is served by its own command, whatever is compared with it by the server itself.
+SERVE = ("animica_hooks", "serve")
+PLAIN = ("benchmarks.plain",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,26 @@ class SQLiteLedger:
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServerLedger:
+    """The same on a database server."""
+
+    kind: str
+    stored: str
+    handled: str
+
+    def count(self, directory: Path) -> Counts:
+        """Count in one statement, so that the figures belong together."""
+        engine = databases.engine(self.kind, directory)
+        try:
+            with engine.connect() as connection:
+                counted = connection.execute(text(f"SELECT ({self.stored}), ({self.handled})"))
+                stored, handled = counted.one()
+        finally:
+            engine.dispose()
+        return Counts(stored=stored, handled=handled, effects=None)
+
+
 def _number(connection: sqlite3.Connection, statement: str) -> int:
     (number,) = connection.execute(statement).fetchone()
     return int(number)
@@ -58,14 +85,17 @@ class Contestant:
     """One receiver.
 
     Without a ledger it stores nothing, and only its speed is looked at. A failure of one that
-    is `trusted` fails the whole run; of the others it is only reported.
+    is `trusted` fails the whole run; of the others it is only reported. `server` is the module
+    that serves it, and its first arguments; `database` the kind of server that it needs.
     """
 
     name: str
     about: str
     app: str
     ledger: Ledger | None
+    server: tuple[str, ...] = SERVE
     trusted: bool = True
+    database: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,7 +105,14 @@ HANDLED = "SELECT count(*) FROM hooks_jobs WHERE state = 'succeeded'"
 CONTESTANTS = (
     Contestant(
         name=LIMIT,
-        about="bare ASGI app: verify, parse, answer; stores nothing",
+        about="bare ASGI app on plain uvicorn: verify, parse, answer; stores nothing",
+        app="benchmarks.apps.limit:app",
+        ledger=None,
+        server=PLAIN,
+    ),
+    Contestant(
+        name="limit-serve",
+        about="the same bare app on `animica-hooks serve`: what is the server's part",
         app="benchmarks.apps.limit:app",
         ledger=None,
     ),
@@ -93,14 +130,25 @@ CONTESTANTS = (
             stored=STORED, handled=HANDLED, effects="SELECT count(*) FROM payments"
         ),
     ),
+    *(
+        Contestant(
+            name=kind,
+            about=f"the product on {label}, default settings, a no-op handler",
+            app="benchmarks.apps.server:hooks",
+            ledger=ServerLedger(kind=kind, stored=STORED, handled=HANDLED),
+            database=kind,
+        )
+        for kind, label in ((databases.POSTGRESQL, "PostgreSQL"), (databases.MARIADB, "MariaDB"))
+    ),
     Contestant(
         name=TUTORIAL,
-        about="FastAPI, SQLAlchemy session per request, BackgroundTasks, on SQLite",
+        about="plain uvicorn, FastAPI, SQLAlchemy session per request, BackgroundTasks, on SQLite",
         app="benchmarks.apps.tutorial_sqlite:app",
         ledger=SQLiteLedger(
             stored="SELECT count(*) FROM webhook_events",
             handled="SELECT count(*) FROM webhook_events WHERE status = 'processed'",
         ),
         trusted=False,
+        server=PLAIN,
     ),
 )

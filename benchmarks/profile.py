@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
 def _profile(contestant: Contestant, connections: int, folder: Path) -> list[Cost]:
     with (
         TemporaryDirectory(dir=folder) as directory,
-        Server(contestant, Path(directory), module="benchmarks.profiled") as server,
+        Server(contestant, Path(directory), wrapper=("benchmarks.profiled",)) as server,
     ):
         _load(server, connections, WARM_UP_SECONDS)
         os.kill(server.pid, signal.SIGUSR1)

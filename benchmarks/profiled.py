@@ -1,13 +1,13 @@
-"""uvicorn under a profiler: SIGUSR1 starts it, SIGUSR2 stops it and writes `profile`.
+"""A server's module under a profiler: SIGUSR1 starts it, SIGUSR2 stops it and writes `profile`.
 
 By signals, so that neither imports nor start-up are in the figures. Used by profile.py.
 """
 
 import cProfile
+import runpy
 import signal
+import sys
 from types import FrameType
-
-import uvicorn
 
 from benchmarks.apps.common import directory
 
@@ -30,4 +30,5 @@ def stop(_: int, __: FrameType | None) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, start)
     signal.signal(signal.SIGUSR2, stop)
-    uvicorn.main()
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

@@ -1,30 +1,25 @@
-"""One contestant as its own uvicorn process on loopback, with an empty directory to write in."""
+"""One contestant as its own process on loopback, with an empty directory to write in.
+
+Ours is served by `animica-hooks serve`, what it is compared with by plain uvicorn (plain.py).
+"""
 
 import os
 import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from benchmarks import databases
 from benchmarks.apps.common import DIRECTORY_VARIABLE
 from benchmarks.contestants import Contestant
 
 START_SECONDS = 30
 STOP_SECONDS = 15
 POLL_SECONDS = 0.02
-
-UVICORN_OPTIONS = (
-    *("--host", "127.0.0.1"),
-    *("--loop", "uvloop"),
-    *("--http", "httptools"),
-    *("--log-level", "warning"),
-    "--no-access-log",
-    "--no-proxy-headers",
-)
 
 
 class ServerError(Exception):
@@ -34,29 +29,35 @@ class ServerError(Exception):
 class Server:
     """A context manager: listening inside the block, gone after it."""
 
-    def __init__(self, contestant: Contestant, directory: Path, *, module: str = "uvicorn") -> None:
-        """Take the contestant and its directory; `module` is uvicorn, or what wraps it."""
+    def __init__(
+        self, contestant: Contestant, directory: Path, *, wrapper: tuple[str, ...] = ()
+    ) -> None:
+        """Take the contestant and its directory; `wrapper` is a module that runs its server's."""
         self.contestant = contestant
         self.directory = directory
         self.log = directory / "server.log"
         self.port = _free_port()
-        self._module = module
+        self._modules = (*wrapper, *contestant.server)
+        self._at_end = ExitStack()
 
     def __enter__(self) -> Self:
         """Start the process and wait until it accepts connections."""
         environment = {DIRECTORY_VARIABLE: str(self.directory), **self.contestant.environment}
-        command = [sys.executable, "-m", self._module, self.contestant.app]
+        if kind := self.contestant.database:
+            environment |= self._at_end.enter_context(databases.made(kind, self.directory))
+        command = [sys.executable, "-m", *self._modules, self.contestant.app]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, *UVICORN_OPTIONS, "--port", str(self.port)],
+                [*command, "--host", "127.0.0.1", "--port", str(self.port)],
                 env=os.environ | environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+        self._at_end.callback(self._stop)
         try:
             self._wait_until_listening()
         except ServerError:
-            self._stop()
+            self._at_end.close()
             raise
         return self
 
@@ -67,7 +68,7 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         """Stop the process."""
-        self._stop()
+        self._at_end.close()
 
     @property
     def pid(self) -> int:

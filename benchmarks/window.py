@@ -16,6 +16,8 @@ from pathlib import Path
 from subprocess import SubprocessError
 from tempfile import TemporaryDirectory
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from benchmarks.contestants import Contestant, Counts
 from benchmarks.deck import prepare
 from benchmarks.load import Load, drive
@@ -33,7 +35,14 @@ DECK_FLOOR_PER_SECOND = 4_000
 DECK = "deck"
 
 # What a server that is dead, deaf or without its tables makes of probes, loads and counts.
-BREAKDOWNS = (ServerError, OSError, HTTPException, SubprocessError, sqlite3.Error)
+BREAKDOWNS = (
+    ServerError,
+    OSError,
+    HTTPException,
+    SubprocessError,
+    sqlite3.Error,
+    SQLAlchemyError,
+)
 
 # Handlers have this long to finish after the load, and must never stand still for so long.
 DRAIN_SECONDS = 60

@@ -3,11 +3,9 @@
 from alembic import context
 
 from animica_hooks.store.schema import VERSION_TABLE
-from animica_hooks.store.tables import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=metadata,
     version_table=VERSION_TABLE,
     # The caller has begun the transaction and ends it.
     transactional_ddl=False,

@@ -19,7 +19,7 @@ import animica_hooks
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "animica_hooks"
-# CPU seconds of a whole `python -c "import animica_hooks"`, interpreter start included.
+# CPU seconds of a whole `python -c "from animica_hooks import *"`, interpreter start included.
 IMPORT_CPU_S = 0.150
 TRIES = 7
 
@@ -41,7 +41,7 @@ def watch(event, arguments):
     elif event.startswith("socket.") or event in CHANGING:
         seen.append(f"{event} {arguments!r:.100}")
 sys.addaudithook(watch)
-__import__(sys.argv[1])
+exec(f"from {sys.argv[1]} import *")
 if threading.active_count() > 1:
     seen.append(f"threads {threading.enumerate()}")
 print(json.dumps(seen))
@@ -85,11 +85,11 @@ def side_effects(module: str, path: Path) -> list[str]:
 
 
 def cpu_of_import(module: str, path: Path) -> float:
-    """Measure the CPU seconds of a child that imports a module: the best of several."""
+    """Measure the CPU seconds of a child that imports all of a module: the best of several."""
 
     def once() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        python("-c", f"import {module}", path=path)
+        python("-c", f"from {module} import *", path=path)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
@@ -158,7 +158,7 @@ def test_a_planted_side_effect_is_seen(tmp_path: Path, source: str) -> None:
 
 
 def test_importing_is_cheap() -> None:
-    """A process that imports animica_hooks has used at most 150 ms of CPU."""
+    """A process that imports all names of animica_hooks has used at most 150 ms of CPU."""
     assert cpu_of_import("animica_hooks", ROOT) <= IMPORT_CPU_S
 
 

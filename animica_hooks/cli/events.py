@@ -12,22 +12,24 @@ import click
 from animica_hooks.cli import output
 from animica_hooks.cli.inbox import NotFound, opened, run
 from animica_hooks.cli.options import (
+    confirm,
     database_option,
     json_option,
     limit_option,
     since_option,
     until_option,
+    yes_option,
 )
 from animica_hooks.errors import MalformedEvent
 
 if TYPE_CHECKING:
     from animica_hooks.core.event import Event
-    from animica_hooks.store.views import EventView, JobView
+    from animica_hooks.store.views import Erased, EventView, JobView
 
 
 @click.group()
 def events() -> None:
-    """Look at stored events."""
+    """Look at stored events, and erase their payloads."""
 
 
 @events.command("list")
@@ -95,6 +97,8 @@ def show_event(*, id: str, raw: bool, database_url: str | None, as_json: bool) -
     if not found:
         raise NotFound(f"there is no event {id!r}.")
     for view, event, jobs in found:
+        if raw and not view.has_body:
+            raise NotFound(f"the payload of event {id!r} is gone: it was pruned or erased.")
         if raw:
             sys.stdout.buffer.write(event.body)
         elif as_json:
@@ -108,12 +112,13 @@ def _fields(view: EventView, event: Event, jobs: list[JobView]) -> dict[str, Any
         "id": view.id,
         "type": view.type,
         "endpoint": view.endpoint,
-        "created": event.created,
+        "created": event.created if view.has_body else None,
         "received_at": view.received_at,
         "deliveries": view.deliveries,
         "conflicts": view.conflicts,
         "headers": dict(event.headers),
-        "payload": _payload(event),
+        "payload": _payload(event) if view.has_body else None,
+        "has_body": view.has_body,
         "jobs": jobs,
     }
 
@@ -136,13 +141,10 @@ def _show(view: EventView, event: Event, jobs: list[JobView]) -> None:
             ("deliveries", again),
         ],
     )
-    click.echo("headers")
-    for name, value in event.headers.items():
-        click.echo(f"  {output.plain(name)}: {output.plain(value)}")
-    click.echo("payload")
-    payload = json.dumps(_payload(event), indent=2, ensure_ascii=False)
-    for line in output.plain_lines(payload):
-        click.echo(f"  {line}")
+    if view.has_body:
+        _show_content(event)
+    else:
+        click.echo("payload and headers are gone: pruned or erased")
     if not jobs:
         click.echo("no jobs: no handler takes this type, or none did when it came")
         return
@@ -150,3 +152,45 @@ def _show(view: EventView, event: Event, jobs: list[JobView]) -> None:
         ("job", "handler", "state", "attempts", "reason"),
         [(job.id, job.handler, job.state, job.attempts, job.reason) for job in jobs],
     )
+
+
+def _show_content(event: Event) -> None:
+    click.echo("headers")
+    for name, value in event.headers.items():
+        click.echo(f"  {output.plain(name)}: {output.plain(value)}")
+    click.echo("payload")
+    payload = json.dumps(_payload(event), indent=2, ensure_ascii=False)
+    for line in output.plain_lines(payload):
+        click.echo(f"  {line}")
+
+
+@events.command("erase")
+@click.argument("id")
+@click.option("--endpoint", metavar="NAME", help="Only where it was received there.")
+@yes_option
+@database_option
+@json_option
+def erase_event(
+    *, id: str, endpoint: str | None, yes: bool, database_url: str | None, as_json: bool
+) -> None:
+    """Remove payload and headers of the event ID, and its failures. This can not be undone.
+
+    Its digest stays, so that it is still known when it is delivered again. Its jobs that are not
+    done are cancelled.
+    """
+    confirm(f"Erase the payload of {output.plain(id)} for good?", yes=yes)
+
+    async def work() -> Erased:
+        async with opened(database_url) as admin:
+            return await admin.erase(id, endpoint=endpoint)
+
+    erased = run(work())
+    if not erased.events:
+        raise NotFound(f"there is no event {id!r}.")
+    if as_json:
+        click.echo(output.as_json(erased))
+    else:
+        click.echo(
+            f"the payload of {output.plain(id)} is erased, and "
+            f"{output.times(erased.cancelled, 'job')} cancelled"
+        )

@@ -12,8 +12,10 @@ from animica_hooks.cli.inbox import NotFound, opened, run
 from animica_hooks.cli.options import database_option, json_option, limit_option
 from animica_hooks.core.job import State
 from animica_hooks.core.routing import check_pattern
+from animica_hooks.errors import ReplayRefused
 
 if TYPE_CHECKING:
+    from animica_hooks.admin import Admin
     from animica_hooks.store.views import FailureView, JobView
 
 
@@ -97,11 +99,11 @@ def _list(*, as_json: bool, database_url: str | None, type: str | None, **filter
             click.echo(output.as_json(job))
     elif found:
         output.table(
-            ("job", "state", "handler", "event", "type", "attempts", "due", "reason"),
+            ("job", "state", "handler", "key", "event", "type", "attempts", "due", "reason"),
             [
                 (
-                    j.id, j.state, j.handler, j.event_id, j.event_type, j.attempts, j.due_at,
-                    j.reason,
+                    j.id, j.state, j.handler, j.key, j.event_id, j.event_type, j.attempts,
+                    j.due_at, j.reason,
                 )
                 for j in found
             ],
@@ -134,6 +136,7 @@ def show_job(id: int, database_url: str | None, as_json: bool) -> None:
         [
             ("event", f"{job.event_id} {job.event_type}"),
             ("endpoint", job.endpoint),
+            ("key", job.key),
             ("attempts", f"{job.attempts}, {job.failed} of them failed"),
             ("created", job.created_at),
             ("due", job.due_at),
@@ -160,17 +163,52 @@ def retry_jobs(ids: tuple[int, ...], database_url: str | None, as_json: bool) ->
     Exits with 1 where one is neither, or not there.
     """
 
-    async def retry() -> dict[int, bool]:
+    async def retry() -> dict[int, str | None]:
         async with opened(database_url) as admin:
-            return {id: await admin.retry_job(id) for id in ids}
+            return {id: await _retry(admin, id) for id in ids}
 
-    retried = run(retry())
-    for id, done in retried.items():
+    problems = run(retry())
+    for id, problem in problems.items():
         if as_json:
-            click.echo(output.as_json({"id": id, "retried": done}))
-        elif done:
+            click.echo(output.as_json({"id": id, "retried": problem is None}))
+        elif problem is None:
             click.echo(f"job {id} is available again")
         else:
-            click.echo(f"error: there is no dead or cancelled job {id}.", err=True)
-    if not all(retried.values()):
+            click.echo(f"error: {problem}", err=True)
+    if any(problems.values()):
         raise click.exceptions.Exit(1)
+
+
+async def _retry(admin: Admin, id: int) -> str | None:
+    """Retry a job; return why that can not be, or None."""
+    try:
+        return None if await admin.retry_job(id) else f"there is no dead or cancelled job {id}."
+    except ReplayRefused as error:
+        return str(error)
+
+
+@jobs.command("unpark")
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
+@click.option("--handler", metavar="NAME", help="Only of this handler.")
+@click.option("--key", metavar="KEY", help="Only of this key.")
+@database_option
+@json_option
+def unpark(
+    ids: tuple[int, ...],
+    handler: str | None,
+    key: str | None,
+    database_url: str | None,
+    as_json: bool,
+) -> None:
+    """Let jobs go on that a dead one of their key has parked or blocked, in order.
+
+    IDs are of any jobs of the keys that are meant, the dead ones or those behind them. Without
+    IDs, handler and key all are.
+    """
+
+    async def work() -> int:
+        async with opened(database_url) as admin:
+            return await admin.unpark(handler=handler, key=key, ids=ids or None)
+
+    went_on = run(work())
+    click.echo(output.as_json({"unparked": went_on}) if as_json else f"{went_on} jobs go on")

@@ -27,6 +27,16 @@ def moment(text: str) -> datetime:
         ) from None
 
 
+def duration(text: str) -> float:
+    """Read a duration, in seconds: ``90s 30m 2h 30d 12w``."""
+    try:
+        return float(int(text[:-1]) * _AGO[text[-1:]])
+    except (ValueError, KeyError, OverflowError):
+        raise click.BadParameter(
+            f"{text!r} is no duration such as 90s, 30m, 2h, 30d or 12w."
+        ) from None
+
+
 def since_option(command: F) -> F:
     """``--since``: the earliest receipt."""
     return click.option(

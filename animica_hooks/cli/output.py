@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
+
+OnProgress: TypeAlias = Callable[[int, int], None]  # is told how many of how many are done
 
 _PIPED_WIDTH = 500  # tables in a file or a pipe are not folded
 
@@ -88,3 +91,41 @@ def cell(value: object) -> str:
             return f"{value:.3f}"
         case _:
             return plain(value)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[OnProgress]:
+    """Show a bar with the rate and the time left, to people."""
+    if not sys.stderr.isatty():
+        yield lambda done, planned: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} a second,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console(stderr=True),
+    ) as bar:
+        task = bar.add_task(what, total=None, rate="-")
+
+        def on_progress(done: int, planned: int) -> None:
+            speed = bar.tasks[0].speed
+            rate = "-" if speed is None else f"{speed:,.0f}"
+            bar.update(task, completed=done, total=planned, rate=rate)
+
+        yield on_progress
+
+
+def times(count: int, noun: str) -> str:
+    """Count a noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

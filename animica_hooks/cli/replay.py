@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +25,6 @@ if TYPE_CHECKING:
     from animica_hooks.hooks import Hooks
     from animica_hooks.store.replay import ReplayFilters
     from animica_hooks.store.views import DryRun, Replay, ReplayPlan
-
-_Progress = Callable[[int, int], None]
 
 
 @click.command()
@@ -80,7 +75,8 @@ def replay(
     """Make new jobs for stored events, in the order of their receipt.
 
     All filters that are given must hold. The plan is shown first. Jobs that are still to run are
-    not repeated. The app's workers handle the new jobs, at once or when they are next started.
+    not repeated, and events whose payload was pruned or erased are left out. The app's workers
+    handle the new jobs, at once or when they are next started.
 
     A dry run calls the handlers of --app here and now, each in a transaction that is rolled back,
     and prints what they wrote. What they do beside their session happens all the same. It exits
@@ -121,8 +117,8 @@ def replay(
         assert hooks is not None
         _show_runs(_dry_run(hooks, filters, force=force), as_json=as_json)
         return
-    confirm(f"Replay {_times(plan.count, 'job')}?", yes=yes)
-    with _progress("replaying") as on_progress:
+    confirm(f"Replay {output.times(plan.count, 'job')}?", yes=yes)
+    with output.progress("replaying") as on_progress:
         done = run(
             _replay(
                 database_url=database_url,
@@ -150,7 +146,7 @@ async def _replay(
     hooks: Hooks | None,
     rate: float | None,
     keep_keys: bool,
-    on_progress: _Progress,
+    on_progress: output.OnProgress,
 ) -> Replay:
     async with opened(database_url) as admin:
         return await _confined(admin, hooks).replay(
@@ -169,7 +165,7 @@ def _confined(admin: Admin, hooks: Hooks | None) -> Admin:
 
 def _dry_run(hooks: Hooks, filters: ReplayFilters, *, force: bool) -> Replay:
     require_database(hooks.settings.database_url)
-    with _progress("running") as on_progress:
+    with output.progress("running") as on_progress:
         return run(
             hooks.replay(
                 ids=filters.ids,
@@ -187,50 +183,18 @@ def _dry_run(hooks: Hooks, filters: ReplayFilters, *, force: bool) -> Replay:
         )
 
 
-@contextmanager
-def _progress(what: str) -> Iterator[_Progress]:
-    """Show a bar with the rate and the time left, to people."""
-    if not sys.stderr.isatty():
-        yield lambda done, planned: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    with Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]} a second,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=output.console(stderr=True),
-    ) as progress:
-        task = progress.add_task(what, total=None, rate="-")
-
-        def on_progress(done: int, planned: int) -> None:
-            speed = progress.tasks[0].speed
-            rate = "-" if speed is None else f"{speed:,.0f}"
-            progress.update(task, completed=done, total=planned, rate=rate)
-
-        yield on_progress
-
-
 def _show_plan(plan: ReplayPlan, *, as_json: bool, err: bool = False) -> None:
     if as_json:
         click.echo(output.as_json(plan))
         return
-    click.echo(f"{_times(plan.count, 'job')} to replay", err=err)
+    click.echo(f"{output.times(plan.count, 'job')} to replay", err=err)
     fields: list[tuple[str, Any]] = [
         ("by type", plan.by_type),
         ("by handler", plan.by_handler),
         ("oldest", plan.oldest),
         ("newest", plan.newest),
         ("still to run", plan.skipped),
+        ("payload gone", plan.without_body),
     ]
     for name, value in fields:
         if value:
@@ -241,7 +205,7 @@ def _show_replay(done: Replay, *, as_json: bool) -> None:
     if as_json:
         click.echo(output.as_json(done))
     else:
-        click.echo(f"replay {done.id} made {_times(done.created, 'job')}")
+        click.echo(f"replay {done.id} made {output.times(done.created, 'job')}")
 
 
 def _show_runs(done: Replay, *, as_json: bool) -> None:
@@ -253,14 +217,12 @@ def _show_runs(done: Replay, *, as_json: bool) -> None:
             ("event", "handler", "seconds", "would write", "raised"),
             [(r.event_id, r.handler, r.seconds, _writes(r), r.error) for r in done.runs],
         )
-        click.echo(f"{_times(len(done.runs), 'run')}, all rolled back; {len(failed)} raised")
+        click.echo(f"{output.times(len(done.runs), 'run')}, all rolled back; {len(failed)} raised")
     if failed:
         raise click.exceptions.Exit(1)
 
 
 def _writes(run: DryRun) -> str:
-    return ", ".join(f"{what} ({_times(rows, 'row')})" for what, rows in run.writes) or "nothing"
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return (
+        ", ".join(f"{what} ({output.times(rows, 'row')})" for what, rows in run.writes) or "nothing"
+    )

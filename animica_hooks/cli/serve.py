@@ -21,6 +21,8 @@ from animica_hooks.telemetry import logger
 if TYPE_CHECKING:
     import socket
 
+    from animica_hooks.cli.supervisor import Forked
+
 _DATA_CHARS = 200
 
 
@@ -37,13 +39,17 @@ _DATA_CHARS = 200
 @database_option
 @json_option
 @click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64),
+    help="Processes that share the port, each of which receives and runs handlers.",
+)  # fmt: skip
+@click.option(
     "--proxy-headers",
     is_flag=True,
     help="Believe X-Forwarded-For and -Proto of the proxies in FORWARDED_ALLOW_IPS.",
 )
 @click.option(
     "--max-connections", default=1000, show_default=True, type=click.IntRange(1),
-    help="Open at once; others are answered 503.",
+    help="Open at once, in each process; others are answered 503.",
 )  # fmt: skip
 @click.option(
     "--head-timeout", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True),
@@ -66,6 +72,7 @@ def serve(
     secret: tuple[str, ...],
     database_url: str | None,
     as_json: bool,
+    workers: int,
     proxy_headers: bool,
     max_connections: int,
     head_timeout: float,
@@ -78,18 +85,22 @@ def serve(
     printed, one on a line.
     """
     from animica_hooks.cli import server
+    from animica_hooks.cli.connection import Limits
 
+    if secret and app is not None:
+        raise click.UsageError("--secret is for serving without APP, which has its own.")
+    fork = None
+    if workers > 1:
+        fork = _forked(workers, host, port)
     if app is None:
         served: Any = _printing_app(secret, database_url, as_json=as_json)
-    elif secret:
-        raise click.UsageError("--secret is for serving without APP, which has its own.")
     else:
         served = load_app(app)
     found = hooks_in(served)
     for hooks in found:
         use_database(hooks, database_url)
     configure_logging()
-    sockets = server.bind(host, port)
+    sockets = fork.sockets if fork else server.bind(host, port)
 
     def say_where() -> None:
         click.echo(f"receiving at {_url(sockets[0])} (stop with Ctrl+C)", err=True)
@@ -101,16 +112,33 @@ def serve(
     server.serve(
         served,
         sockets,
-        limits=server.Limits(
+        limits=Limits(
             connections=max_connections,
             head_deadline=head_timeout,
             keep_alive=keep_alive,
             grace=grace,
         ),
         proxy_headers=proxy_headers,
-        on_start=say_where,
+        on_start=fork.started if fork else say_where,
         on_stop=drain,
     )
+
+
+def _forked(workers: int, host: str, port: int) -> Forked:
+    """Return in each of several processes; in this one, which looks after them, not at all."""
+    from animica_hooks.cli import server
+    from animica_hooks.cli.supervisor import Supervisor
+
+    keeping, listen = server.bind_several(host, port)
+
+    def say_where() -> None:
+        where = f"{_url(keeping[0])} in {workers} processes"
+        click.echo(f"receiving at {where} (stop with Ctrl+C)", err=True)
+
+    fork = Supervisor(workers, listen, on_start=say_where).run()
+    for one in keeping:
+        one.close()
+    return fork
 
 
 def configure_logging() -> None:

@@ -24,7 +24,7 @@ async def dry_run(
     error: str | None = None
     try:
         async with asyncio.timeout(prepared.timeout):
-            if prepared.handler.binding.is_async:
+            if prepared.is_async:
                 async with store.session(prepared.name, record=True) as (session, unit):
                     writes = unit.recorded
                     await call(attempt, session)

@@ -19,16 +19,27 @@ from typing import Any, TypeAlias
 import msgspec
 
 from animica_hooks.core.binding import data_converter
-from animica_hooks.core.outcome import COMPLETED, Discard, Failed, Outcome, RetryLater
+from animica_hooks.core.fair import Claimant
+from animica_hooks.core.order import Line
+from animica_hooks.core.outcome import (
+    COMPLETED,
+    Discard,
+    Failed,
+    Outcome,
+    Released,
+    RetryLater,
+    Transition,
+)
 from animica_hooks.core.retry import RetryPolicy
 from animica_hooks.core.routing import Handler
 from animica_hooks.core.scrub import scrub
 from animica_hooks.dispatch.context import job_context
-from animica_hooks.errors import EventMisfit, HandlerError, MalformedEvent
+from animica_hooks.errors import CommitUnknown, EventMisfit, HandlerError, MalformedEvent
 from animica_hooks.store.base import Store
-from animica_hooks.store.records import Failure, LeasedJob, Mark
+from animica_hooks.store.records import Failure, LeasedJob, Mark, line_of
 from animica_hooks.threads import DaemonThreads
 
+MAX_NAME_CHARS = 200
 MAX_MESSAGE_CHARS = 1000
 MAX_TRACEBACK_CHARS = 8000
 
@@ -40,17 +51,26 @@ class Prepared:
     """A handler with all that was left to its app filled in.
 
     Attributes:
+        is_plain: see ``Handler.is_plain``.
         convert: makes ``event.data`` what the handler asks for; None where it takes it as it is.
     """
 
+    name: str
+    is_async: bool
+    has_session: bool
     handler: Handler
     retry: RetryPolicy
     timeout: float
+    is_plain: bool
     convert: Convert | None
 
-    @property
-    def name(self) -> str:
-        return self.handler.name
+    def claimant(self, handler_id: int) -> Claimant:
+        handler = self.handler
+        return Claimant(handler_id, handler.priority, handler.concurrency, handler.rate)
+
+    def line(self, handler_id: int, key: str | None) -> Line | None:
+        """Return the line of a job with a key."""
+        return None if key is None else line_of(handler_id, self.handler, key)
 
 
 def prepare(handler: Handler, *, retry: RetryPolicy, timeout: float) -> Prepared:
@@ -60,7 +80,16 @@ def prepare(handler: Handler, *, retry: RetryPolicy, timeout: float) -> Prepared
         ConfigurationError: the type in the handler's ``Event[T]`` can not be used.
     """
     convert = data_converter(handler.function, handler.binding.event, handler.name)
-    return Prepared(handler, handler.retry or retry, handler.timeout or timeout, convert)
+    return Prepared(
+        name=handler.name,
+        is_async=handler.binding.is_async,
+        has_session=handler.binding.session is not None,
+        handler=handler,
+        retry=handler.retry or retry,
+        timeout=handler.timeout or timeout,
+        is_plain=handler.is_plain,
+        convert=convert,
+    )
 
 
 class Attempt(msgspec.Struct, eq=False):
@@ -76,11 +105,11 @@ class Attempt(msgspec.Struct, eq=False):
     prepared: Prepared
     job: LeasedJob
     began: float
+    task: asyncio.Task[None] | None = None
     returned: bool = False
     timed_out: bool = False
     broken_off: bool = False
     over: bool = False
-    task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
 
     @property
@@ -89,7 +118,7 @@ class Attempt(msgspec.Struct, eq=False):
 
 
 class Runner:
-    """Calls handlers: coroutines on the loop, plain functions in threads.
+    """Calls handlers that need more than a call: a session of the store, or a thread.
 
     Both ways return whether the job is marked done already, together with what the handler wrote,
     and raise what the handler raises, or ``LeaseLost``.
@@ -99,10 +128,7 @@ class Runner:
         self._store = store
         self._threads = threads
 
-    async def run(self, attempt: Attempt) -> bool:
-        if attempt.prepared.handler.binding.session is None:
-            await call(attempt, None)
-            return False
+    async def run_in_session(self, attempt: Attempt) -> bool:
         async with self._store.session(attempt.prepared.name) as (session, unit):
             await call(attempt, session)
             attempt.returned = True
@@ -112,7 +138,7 @@ class Runner:
         return self._threads.submit(lambda: self._run_sync(attempt))
 
     def _run_sync(self, attempt: Attempt) -> bool:
-        if attempt.prepared.handler.binding.session is None:
+        if not attempt.prepared.has_session:
             call_sync(attempt, None)
             return False
         with self._store.sync_session(attempt.prepared.name) as (session, unit):
@@ -139,7 +165,17 @@ def call_sync(attempt: Attempt, session: object) -> None:
 
 
 def _done(attempt: Attempt) -> Mark:
-    return Mark(attempt.job.id, attempt.job.fence, attempt.number, COMPLETED)
+    return end_of(attempt.job, attempt.prepared, COMPLETED)
+
+
+def end_of(
+    job: LeasedJob, prepared: Prepared, transition: Transition, failure: Failure | None = None
+) -> Mark:
+    """Return the mark of a job's attempt that ended."""
+    key = job.ordering_key
+    line = None if key is None else prepared.line(job.handler_id, key)
+    frees = not prepared.is_plain
+    return Mark(job.id, job.fence, job.attempts + 1, transition, failure, line, frees)
 
 
 def _arguments(attempt: Attempt, session: object) -> dict[str, Any]:
@@ -159,21 +195,23 @@ def outcome_of(error: BaseException) -> Outcome:
     """Turn what a handler raised into the outcome of its attempt."""
     if isinstance(error, RetryLater | Discard):
         return error
+    if isinstance(error, CommitUnknown):
+        return Released()
     hopeless = isinstance(error, EventMisfit | MalformedEvent)
-    return Failed(type(error).__name__[:200], retry=not hopeless)
+    return Failed(scrub(type(error).__name__, MAX_NAME_CHARS), retry=not hopeless)
 
 
 def failure_of(error: BaseException) -> Failure:
     """Describe what a handler raised, for those who may read the database."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - the user's __str__ may raise anything
+    except BaseException:  # noqa: BLE001 - the user's __str__ may raise anything
         message = "(its message could not be made)"
     lines = traceback.TracebackException(
         type(error), error, error.__traceback__, limit=-20, compact=True
     ).format()
     return Failure(
-        error=type(error).__qualname__[:200],
+        error=scrub(type(error).__qualname__, MAX_NAME_CHARS),
         message=scrub(message, MAX_MESSAGE_CHARS),
         traceback=scrub("".join(lines), MAX_TRACEBACK_CHARS),
     )

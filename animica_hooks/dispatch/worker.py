@@ -1,9 +1,10 @@
 """The worker of a process: it leases jobs, keeps the leases, and lets go in the end.
 
-Rule 1: fresh jobs come leased with the commit that stored their event, while there is room and
-        nothing older waits. Everything else is claimed: when the worker knows that it is due, and
-        else at most ``POLL_S`` later.
-Rule 2: a lease is renewed until the attempt has ended, or has outlasted its timeout and a grace.
+Rule 1: fresh jobs come leased with the commit that stored their event, while there is room, of
+        which those that wait get half. These are claimed: when the worker knows that they are
+        due, and else at most ``POLL_S`` later.
+Rule 2: a lease is renewed until the attempt has ended, or has outlasted its timeout and a grace,
+        whatever the handler does to the event loop (``Heartbeat``).
 Rule 3: jobs whose process died are given back uncounted and run alone, one at a time. Only one
         that dies alone is charged with it.
 """
@@ -15,19 +16,22 @@ import math
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+from animica_hooks.core.fair import Claimant
 from animica_hooks.core.outcome import SECOND, Failed, Outcome, Released, Transition, decide
+from animica_hooks.dispatch.heartbeat import Heartbeat
 from animica_hooks.dispatch.runner import Prepared, Runner, failure_of
 from animica_hooks.dispatch.slots import Slots
 from animica_hooks.errors import HandlerCrashed, StoreError
-from animica_hooks.store import inbox
+from animica_hooks.store import inbox, lines
 from animica_hooks.store.base import Store
 from animica_hooks.store.committer import Committer
 from animica_hooks.store.records import ExpiredLease, LeasedJob, Mark
 from animica_hooks.telemetry import Telemetry, logger
 
 POLL_S = 1.0
-RENEWALS_PER_LEASE = 3
-_PAUSE_S = 0.02  # between two looks at the database
+_PAUSE_S = 0.01  # between two looks at the database
+_LAST_LOOK_S = 0.5  # at a shutdown
+_LOOK_S = 5.0  # in which it answers, or has gone
 _ALONE_S = 1.0  # how long orphans may keep the others waiting at first
 
 
@@ -57,7 +61,8 @@ class Worker:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._older_wait = True
-        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._looking: asyncio.Task[None] | None = None
         self._patience = _ALONE_S
         self._orphans_wait_until = 0.0
         self._reclaimed: set[tuple[int, int]] = set()
@@ -70,21 +75,22 @@ class Worker:
             threads=threads,
             now=store.now,
             mark=self._mark,
+            on_freed=self.wake,
             on_end=self._on_end,
             rand=rand,
         )
+        self._heartbeat = Heartbeat(store, self.slots)
 
     def start(self, committer: Committer) -> None:
         """Begin to look for jobs."""
         self._committer = committer
-        self._tasks = [
-            asyncio.create_task(self._for_ever(self._look), name="animica-hooks worker"),
-            asyncio.create_task(self._renew_for_ever(), name="animica-hooks heartbeat"),
-        ]
+        self._looking = asyncio.create_task(self._for_ever(self._look), name="animica-hooks worker")
+        self._heartbeat.start()
 
     def room(self) -> int:
-        """Return for how many fresh jobs there is room; none while older ones wait."""
-        return 0 if self._older_wait else self.slots.free()
+        """Return for how many fresh jobs there is room; half of it while older ones wait."""
+        free = self.slots.room_of_any()
+        return free // 2 if self._older_wait else free
 
     def accept(self, jobs: Sequence[LeasedJob], waiting: bool) -> None:
         """Take jobs that were leased to this process with the commit of their events.
@@ -103,11 +109,15 @@ class Worker:
 
     async def drain(self, seconds: float) -> None:
         """Stop: look for no more jobs, and let go of those held. See ``Slots.drain``."""
-        looking, renewing = self._tasks
-        looking.cancel()
+        assert self._looking is not None, "not started"
+        self._stopping = True
+        self._wake.set()
+        # A statement that is cancelled leaves its connection to the garbage collector.
+        await asyncio.wait([self._looking], timeout=_LAST_LOOK_S)
+        self._looking.cancel()
         await self.slots.drain(seconds)
-        renewing.cancel()
-        await asyncio.gather(looking, renewing, return_exceptions=True)
+        await self._heartbeat.stop()
+        await asyncio.gather(self._looking, return_exceptions=True)
         if self._alarm is not None:
             self._alarm.cancel()
 
@@ -135,11 +145,11 @@ class Worker:
         self._wake.set()
 
     async def _for_ever(self, look: Callable[[], Coroutine[None, None, None]]) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()
             try:
                 await look()
-            except StoreError as error:
+            except (StoreError, TimeoutError) as error:
                 logger.warning("the worker could not look for jobs: %s", error)
             except Exception:  # noqa: BLE001 - a bug, but the worker has to live
                 logger.exception("the worker could not look for jobs")
@@ -151,28 +161,42 @@ class Worker:
                 pass
 
     async def _look(self) -> None:
-        async with self._store.read() as connection:
-            expired = await inbox.expired_leases(connection, self._store.now())
-            due = await inbox.due(connection, list(self._handlers))
+        ids = list(self._handlers)
+        async with self._store.read() as connection, asyncio.timeout(_LOOK_S):
+            expired = await inbox.expired_leases(connection, ids, self._store.now())
+            due = await inbox.due(connection, ids)
         self._reclaim(expired)
         now = self._store.now()
-        orphans = [d.handler_id for d in due if d.alone is not None and d.alone <= now]
+        orphans = [Claimant(d.handler_id) for d in due if d.alone is not None and d.alone <= now]
         if orphans and self._loop.time() >= self._orphans_wait_until:
             await self._run_orphans(orphans)
-        ready = [d.handler_id for d in due if d.normal is not None and d.normal <= now]
+        ready = [
+            self._handlers[d.handler_id].claimant(d.handler_id)
+            for d in due
+            if d.normal is not None and d.normal <= now
+        ]
         self._older_wait = bool(ready)
-        if ready:
+        if unsorted := [d.handler_id for d in due if d.unsorted]:
+            await self._sort(unsorted)
+        elif ready:
             await self._claim(ready)
         later = [at for d in due for at in (d.normal, d.alone) if at is not None and at > now]
         if later:
             self.wake_at(min(later))
 
-    async def _claim(self, ready: list[int]) -> None:
+    async def _sort(self, handler_ids: Sequence[int]) -> None:
+        """Find the lines of jobs that were made where their handlers were not known."""
+        await lines.sort(self._store, {id: self._handlers[id].handler for id in handler_ids})
+        self._wake.set()
+
+    async def _claim(self, ready: list[Claimant]) -> None:
         wanted = self.slots.free()
         if not wanted:
             return
         random.shuffle(ready)  # so that what is left of an even share goes to each in turn
-        claimed = await self._committing.claim(wanted, ready)
+        ready.sort(key=lambda claimant: -claimant.priority)
+        ready = [c._replace(most=most) for c in ready if (most := self.slots.room_of(c.handler_id))]
+        claimed = await self._committing.claim(wanted, ready) if ready else []
         self.slots.add(claimed)
         if claimed and self.slots.free():
             self._wake.set()
@@ -182,7 +206,7 @@ class Worker:
         assert self._committer is not None, "not started"
         return self._committer
 
-    async def _run_orphans(self, handler_ids: Sequence[int]) -> None:
+    async def _run_orphans(self, orphaned: Sequence[Claimant]) -> None:
         """Run jobs whose process died, each with nothing else running beside it.
 
         Others wait meanwhile, but not for long: where a handler takes its time the orphans let
@@ -196,7 +220,7 @@ class Worker:
             self._patience = _ALONE_S
             until = self._loop.time() + _ALONE_S
             while self._loop.time() < until:
-                claimed = await self._committing.claim(1, handler_ids, orphans=True)
+                claimed = await self._committing.claim(1, orphaned, orphans=True)
                 if not claimed:
                     break
                 await self.slots.run_alone(claimed[0])
@@ -209,14 +233,15 @@ class Worker:
         held = set(self.slots.leases())
         # What was given back by the last look may not be committed yet.
         known, self._reclaimed = self._reclaimed, {(lease.id, lease.fence) for lease in expired}
-        renew = [(lease.id, lease.fence) for lease in expired if (lease.id, lease.fence) in held]
-        if renew:  # this process was only late
-            self._committing.renew(renew)
+        if any((lease.id, lease.fence) in held for lease in expired):
+            self._heartbeat.wake()  # this process was only late
         for lease in expired:
             prepared = self._handlers.get(lease.handler_id)
             if prepared is None or (lease.id, lease.fence) in held | known:
                 continue
-            outcome: Outcome = Failed("crashed") if lease.orphaned else Released(orphaned=True)
+            outcome: Outcome = Released(orphaned=True)
+            if lease.orphaned:
+                outcome = Failed("crashed", orphaned=True)
             transition = decide(
                 outcome,
                 prepared.retry,
@@ -230,16 +255,22 @@ class Worker:
     def _charge(self, lease: ExpiredLease, prepared: Prepared, transition: Transition) -> None:
         crash = HandlerCrashed("the process died while only this job was running in it.")
         failure = failure_of(crash) if lease.orphaned else None
-        self._mark(Mark(lease.id, lease.fence, lease.attempts + 1, transition, failure))
+        line = prepared.line(lease.handler_id, lease.ordering_key)
+        self._mark(
+            Mark(
+                lease.id,
+                lease.fence,
+                lease.attempts + 1,
+                transition,
+                failure,
+                line,
+                frees=not prepared.is_plain,
+                unless_after=self._store.now(),
+            )
+        )
         logger.warning(
             "job %d (%s) lost its process: %s",
             lease.id,
             prepared.name,
             f"{transition.verb}, it ran alone" if lease.orphaned else "it will run alone",
         )
-
-    async def _renew_for_ever(self) -> None:
-        while True:
-            await asyncio.sleep(self._store.lease / SECOND / RENEWALS_PER_LEASE)
-            if leases := self.slots.leases():
-                self._committing.renew(leases)

@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from hashlib import sha256
 
 from starlette.types import Receive, Scope, Send
 
@@ -20,16 +19,17 @@ from animica_hooks.core.event import (
     Event,
     check_identity,
     decode_payload,
+    hash_body,
     pack_headers,
 )
-from animica_hooks.core.routing import ROOT_ENDPOINT
+from animica_hooks.core.routing import ROOT_ENDPOINT, Route
 from animica_hooks.core.signature import HEADER, SignatureHeader, Verifier, parse
 from animica_hooks.errors import MalformedEvent, SignatureError, SignatureReason, StoreUnavailable
 from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
 from animica_hooks.receiver.body import BodyReader, Disconnected, Refused
 from animica_hooks.store.committer import Committer
-from animica_hooks.store.records import NewEvent, NewQuarantined
+from animica_hooks.store.records import NewEvent, NewQuarantined, new_job
 from animica_hooks.telemetry import Rejected, Telemetry
 
 _SIGNATURE = HEADER.lower().encode()
@@ -41,7 +41,7 @@ class Receiver:
 
     Args:
         verifier: of the root endpoint's secrets.
-        jobs_for: the ids of the handlers that an event of (endpoint, type) goes to.
+        route: the handlers that an event of (endpoint, type) goes to.
         not_ready: the reasons why this process should be sent nothing now.
     """
 
@@ -51,7 +51,7 @@ class Receiver:
         telemetry: Telemetry,
         *,
         verifier: Verifier,
-        jobs_for: Callable[[str, str], tuple[int, ...]],
+        route: Callable[[str, str], Route],
         not_ready: Callable[[], list[str]],
         max_body: int,
         body_deadline: float,
@@ -61,7 +61,7 @@ class Receiver:
         self._telemetry = telemetry
         self._verifier = verifier
         self._nobody = Verifier([secrets.token_bytes(32)], tolerance_s=verifier.tolerance_s)
-        self._jobs_for = jobs_for
+        self._route = route
         self._not_ready = not_ready
         self._max_body = max_body
         self._bodies = BodyReader(most=max_body, deadline=body_deadline)
@@ -151,7 +151,6 @@ class Receiver:
     ) -> NewEvent | NewQuarantined:
         now = self._clock()
         received_at = int(now * 1_000_000)
-        body_hash = sha256(body).digest()
         try:
             payload = decode_payload(body)
             id, type = check_identity(payload)
@@ -159,7 +158,7 @@ class Receiver:
             return NewQuarantined(
                 endpoint=ROOT_ENDPOINT,
                 body=body,
-                body_hash=body_hash,
+                body_hash=hash_body(body),
                 raw_headers=raw_headers,
                 received_at=received_at,
                 reason=str(error),
@@ -173,8 +172,11 @@ class Receiver:
             received_at=datetime.fromtimestamp(now, UTC),
             raw_headers=raw_headers,
         )
-        handler_ids = self._jobs_for(ROOT_ENDPOINT, type)
-        return NewEvent(event, body_hash, raw_headers, received_at, handler_ids, secret_id)
+        plain, others = self._route(ROOT_ENDPOINT, type)
+        if not others:
+            return NewEvent(event, received_at, plain, secret_id)
+        jobs = tuple(new_job(id, handler, event) for id, handler in others)
+        return NewEvent(event, received_at, plain, secret_id, jobs)
 
     def _health(self, path: str, scope: Scope) -> Answer | None:
         if path not in ("/health", "/health/live", "/health/ready"):

@@ -49,28 +49,38 @@ class BodyReader:
                 can be held at a time (503).
             Disconnected: the client went away.
         """
-        # Where ``receive`` is uvicorn's own, its request knows what has come and is not read yet.
+        # Where ``receive`` is uvicorn's own, or ``serve``'s, its request knows what has come and is
+        # not read yet.
         request = getattr(receive, "__self__", None)
         all_here = getattr(request, "more_body", None) is False
         unread = getattr(request, "body", None)
         if all_here and declared and not unread:
             # A plain ASGI middleware has read it, and ``receive`` would wait for ever.
             raise Refused(answers.BODY_CONSUMED)
-        chunks: list[bytes] = []
-        try:
-            if all_here and unread:  # nothing to wait for, so no timer
-                await self._read_into(chunks, receive)
-            else:
-                async with asyncio.timeout(self._deadline):
-                    await self._read_into(chunks, receive)
-        except TimeoutError:
-            to_come = getattr(request, "more_body", False)
-            is_slow = chunks or to_come or not (declared or all_here)
-            raise Refused(answers.BODY_TIMEOUT if is_slow else answers.BODY_CONSUMED) from None
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        if all_here and unread:  # nothing to wait for, so no timer
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Disconnected
+            body: bytes = message["body"]
+            if len(body) > self._most:
+                raise Refused(answers.PAYLOAD_TOO_LARGE)
+        else:
+            body = await self._read_in_time(receive, request, declared)
         if declared is not None and len(body) != declared:
             raise Refused(answers.BODY_CONSUMED)
         return body
+
+    async def _read_in_time(self, receive: Receive, request: object, declared: int | None) -> bytes:
+        chunks: list[bytes] = []
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._read_into(chunks, receive)
+        except TimeoutError:
+            all_here = getattr(request, "more_body", None) is False
+            to_come = getattr(request, "more_body", False)
+            is_slow = chunks or to_come or not (declared or all_here)
+            raise Refused(answers.BODY_TIMEOUT if is_slow else answers.BODY_CONSUMED) from None
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _read_into(self, chunks: list[bytes], receive: Receive) -> None:
         """Append chunks as they come, so that they are known should the time run out."""

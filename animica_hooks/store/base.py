@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from animica_hooks.core.outcome import SECOND
 from animica_hooks.store.records import Batch, Committed
 from animica_hooks.store.session import Unit
+
+T = TypeVar("T")
 
 
 class Store(ABC):
@@ -20,7 +25,12 @@ class Store(ABC):
     Args:
         owner: names the process in the leases it holds.
         lease_s: seconds that a lease lasts unless it is renewed.
+
+    Attributes:
+        migrates_itself: ``open`` is to migrate where nobody says otherwise.
     """
+
+    migrates_itself: bool
 
     def __init__(self, *, owner: str, lease_s: float) -> None:
         self.owner = owner
@@ -39,8 +49,13 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def start_maintenance(self) -> None:
-        """Begin what the database needs done beside the work, until ``close``."""
+    def start_maintenance(self, on_due: Callable[[], None] | None) -> None:
+        """Begin what the database needs done beside the work, until ``close``.
+
+        Args:
+            on_due: called when another process may have made jobs that are due. A hint: some get
+                lost, and some come for nothing. None where nobody here wants to know.
+        """
 
     @abstractmethod
     async def close(self) -> None:
@@ -54,6 +69,11 @@ class Store(ABC):
     def write(self, holder: str) -> AbstractAsyncContextManager[AsyncConnection]:
         """Open a transaction that commits at the end of the block, or rolls back if it raises."""
 
+    async def transact(self, holder: str, work: Callable[[Connection], T]) -> T:
+        """Run what is all statements and nothing else as one transaction, as short as can be."""
+        async with self.write(holder) as connection:
+            return await connection.run_sync(work)
+
     @abstractmethod
     async def commit(self, batch: Batch) -> Committed:
         """Do all of a batch in one transaction; when this returns it is on disk.
@@ -63,6 +83,19 @@ class Store(ABC):
         Raises:
             StoreUnavailable: nothing was acknowledged; a commit whose outcome is unknown may yet
                 have happened, which deduplication and fences make harmless.
+        """
+
+    @abstractmethod
+    def renew(self, leases: Sequence[tuple[int, int]]) -> None:
+        """Prolong leases that are still held; of the others nothing is said.
+
+        Called in a thread, and waits there: whatever the event loop does does not hold it up.
+
+        Args:
+            leases: ids and fences of jobs.
+
+        Raises:
+            StoreUnavailable: some or all were not prolonged.
         """
 
     @abstractmethod

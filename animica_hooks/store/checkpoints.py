@@ -23,7 +23,7 @@ from animica_hooks.telemetry import logger
 from animica_hooks.threads import DaemonThreads, to_the_end
 
 INTERVAL_S = 0.25
-LONG_LOG_PAGES = 4000  # 16 MB
+LONG_LOG_PAGES = 32_000
 
 
 class Checkpoints:
@@ -68,6 +68,7 @@ class Checkpoints:
                 logger.warning("a checkpoint of the database failed: %s", error)
 
     async def _catch_up(self) -> None:
+        await self._checkpoint()  # again beside the commits, so that little is left
         await self._turns.take("checkpoint")
         try:
             await self._checkpoint()

@@ -4,8 +4,8 @@ Rule 1: one commit at a time, begun as soon as the one before has ended and some
         it. There is no timer that adds latency: at low load a batch is one delivery.
 Rule 2: an acknowledgement follows the commit. A delivery whose commit does not end within the ack
         deadline is given up: its sender tries again, and deduplication makes that harmless.
-Rule 3: marks of ended attempts wait for company, at most ``LINGER_S``. A crash in between costs
-        one more run of a handler, which is what at-least-once means.
+Rule 3: marks of ended attempts wait for company, at most ``LINGER_S``, unless others wait for
+        them. A crash in between costs one more run of a handler, which is what at-least-once means.
 Rule 4: marks are never dropped. They stay until they are committed or the store is closed.
 """
 
@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+import msgspec
+
+from animica_hooks.core.fair import Claimant
 from animica_hooks.errors import StoreError, StoreUnavailable
 from animica_hooks.store.records import (
     Batch,
@@ -55,17 +58,13 @@ class CommitsBatches(Protocol):
     def slow_writer(self) -> tuple[str, float] | None: ...
 
 
-class _Waiting:
+class _Waiting(msgspec.Struct, gc=False):
     """A delivery, and the request that waits for it to be on disk."""
 
-    __slots__ = ("deadline", "delivery", "future")
-
-    def __init__(
-        self, delivery: NewEvent | NewQuarantined, future: asyncio.Future[Receipt], deadline: float
-    ) -> None:
-        self.delivery = delivery
-        self.future = future
-        self.deadline = deadline
+    delivery: NewEvent | NewQuarantined
+    size: int
+    future: asyncio.Future[Receipt]
+    deadline: float
 
 
 class Committer:
@@ -102,7 +101,6 @@ class Committer:
         self._committing: list[_Waiting] = []
         self._waiting_bytes = 0
         self._marks: list[Mark] = []
-        self._renewals: list[tuple[int, int]] = []
         self._claim: tuple[Batch, asyncio.Future[list[LeasedJob]]] | None = None
         self._wake = asyncio.Event()
         self._linger: asyncio.TimerHandle | None = None
@@ -126,8 +124,9 @@ class Committer:
             raise StoreUnavailable("the receiver is shutting down.")
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
             raise StoreUnavailable("more deliveries wait for the database than can be held.")
-        future: asyncio.Future[Receipt] = self._loop.create_future()
-        self._waiting.append(_Waiting(delivery, future, self._loop.time() + self._ack_deadline))
+        loop = self._loop
+        future: asyncio.Future[Receipt] = loop.create_future()
+        self._waiting.append(_Waiting(delivery, size, future, loop.time() + self._ack_deadline))
         self._waiting_bytes += size
         self._wake.set()
         if self._sweeper is None:
@@ -137,24 +136,21 @@ class Committer:
     def mark(self, mark: Mark) -> None:
         """Have an attempt's end written, soon."""
         self._marks.append(mark)
-        if self._linger is None:
+        if mark.frees:
+            self._end_linger()
+        elif self._linger is None:
             self._linger = self._loop.call_later(LINGER_S, self._end_linger)
 
-    def renew(self, leases: Sequence[tuple[int, int]]) -> None:
-        """Have leases prolonged."""
-        self._renewals.extend(leases)
-        self._wake.set()
-
     async def claim(
-        self, most: int, handler_ids: Sequence[int], *, orphans: bool = False
+        self, most: int, claimants: Sequence[Claimant], *, orphans: bool = False
     ) -> list[LeasedJob]:
-        """Claim due jobs; one claim at a time.
+        """Claim due jobs; one claim at a time. Of the claimants the highest priority comes first.
 
         Raises:
             StoreUnavailable: nothing was claimed.
         """
         future: asyncio.Future[list[LeasedJob]] = self._loop.create_future()
-        request = Batch(claim=most, claim_for=handler_ids, claim_orphans=orphans)
+        request = Batch(claim=most, claim_for=claimants, claim_orphans=orphans)
         self._claim = (request, future)
         self._wake.set()
         try:
@@ -181,6 +177,8 @@ class Committer:
         if not self._task.done():
             logger.error("the database does not answer: what has just ended may run again")
             self._task.cancel()
+            unanswered = (*self._committing, *self._waiting)
+            _refuse(unanswered, StoreUnavailable("the receiver is shutting down."))
         for timer in (self._linger, self._sweeper):
             if timer is not None:
                 timer.cancel()
@@ -199,10 +197,12 @@ class Committer:
         marks_due = self._marks and (self._linger is None or self._closing)
         # A store that fails is tried again without waiting for a delivery: readiness depends on it.
         probe = self.failing and not self._closing
-        return bool(self._waiting or marks_due or self._renewals or self._claim or probe)
+        return bool(self._waiting or marks_due or self._claim or probe)
 
     def _end_linger(self) -> None:
-        self._linger = None
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         self._wake.set()
 
     async def _commit(self) -> None:
@@ -222,20 +222,17 @@ class Committer:
 
     def _take(self) -> tuple[Batch, asyncio.Future[list[LeasedJob]] | None]:
         """Take what waits, leaving out what nobody waits for any more."""
-        taken: list[_Waiting] = []
-        most = min(MAX_BATCH, max(MIN_BATCH, len(self._waiting) // 2))
-        while self._waiting and len(taken) < most:
-            waiting = self._waiting.popleft()
-            self._waiting_bytes -= len(waiting.delivery.body)
-            if not waiting.future.done():
-                taken.append(waiting)
+        most = min(MAX_BATCH, max(MIN_BATCH, len(self._waiting) // 2), len(self._waiting))
+        taken = [self._waiting.popleft() for _ in range(most)]
+        self._waiting_bytes -= sum([waiting.size for waiting in taken])
+        taken = [waiting for waiting in taken if not waiting.future.done()]
         self._committing = taken
         batch, claim = self._claim or (Batch(), None)
         self._claim = None
         batch.deliveries = [waiting.delivery for waiting in taken]
+        batch.size = sum([waiting.size for waiting in taken])
         batch.room = max(0, self._room() - batch.claim)
         batch.marks, self._marks = self._marks, []
-        batch.renewals, self._renewals = self._renewals, []
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -258,9 +255,7 @@ class Committer:
             self._on_leased(committed.claimed, False)
         if committed.leased or committed.waiting:
             self._on_leased(committed.leased, committed.waiting)
-        due = [mark.transition.due_at for mark in batch.marks if mark.transition.due_at is not None]
-        if due:
-            self._on_due(min(due))
+        self._tell_due(batch.marks)
         if batch.deliveries:
             self._tell_stored(batch, committed)
         for noteworthy in committed.conflicts:
@@ -268,11 +263,22 @@ class Committer:
         if committed.fenced:
             self._telemetry(Fenced(committed.fenced))
 
+    def _tell_due(self, marks: Sequence[Mark]) -> None:
+        due = [mark.transition.due_at for mark in marks if mark.transition.due_at is not None]
+        due += [0 for mark in marks if mark.frees]
+        if due:
+            self._on_due(min(due))
+
     def _tell_stored(self, batch: Batch, committed: Committed) -> None:
         receipts = Counter[str](committed.receipts)
         secrets = Counter([delivery.secret_id for delivery in batch.deliveries])
-        events = [d for d in batch.deliveries if isinstance(d, NewEvent)]
-        no_handler = Counter([new.event.type for new in events if not new.handler_ids])
+        no_handler = Counter(
+            [
+                d.event.type
+                for d in batch.deliveries
+                if isinstance(d, NewEvent) and not (d.handler_ids or d.others)
+            ]
+        )
         self._telemetry(Stored(receipts, secrets, no_handler))
         if not receipts["quarantined"]:
             return
@@ -288,9 +294,7 @@ class Committer:
     ) -> None:
         logger.error("a commit failed: %s", error)
         self.failing = True
-        for waiting in self._committing:
-            if not waiting.future.done():
-                waiting.future.set_exception(error)
+        _refuse(self._committing, error)
         self._committing = []
         if claim is not None and not claim.done():
             claim.set_exception(error)
@@ -325,3 +329,9 @@ class Committer:
             return  # said already
         self._slow_holder = (holder, began)
         self._telemetry(SlowWriter(holder, seconds))
+
+
+def _refuse(deliveries: Iterable[_Waiting], error: StoreError) -> None:
+    for waiting in deliveries:
+        if not waiting.future.done():
+            waiting.future.set_exception(error)

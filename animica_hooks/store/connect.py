@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from animica_hooks.errors import ConfigurationError
@@ -29,13 +31,36 @@ def make_store(url: str, *, owner: str, lease_s: float, handlers: int) -> Store:
     except ArgumentError:
         # Its message would quote the URL, and with it a password.
         raise ConfigurationError(f"database_url is not a URL: write {_EXAMPLE}.") from None
-    if parsed.get_backend_name() != "sqlite" or parsed.drivername != "sqlite":
+    scheme = parsed.drivername
+    if scheme == "sqlite":
+        path = _sqlite_path(parsed.database, options=bool(parsed.query), host=parsed.host)
+        return SqliteStore(path, owner=owner, lease_s=lease_s, handlers=handlers)
+    if scheme in ("postgresql", "postgres"):
+        _check_server(parsed, extra="postgresql", packages=("asyncpg", "psycopg"))
+        from animica_hooks.store.postgres import PostgresStore
+
+        return PostgresStore(parsed, owner=owner, lease_s=lease_s, handlers=handlers)
+    if scheme in ("mariadb", "mysql"):
+        _check_server(parsed, extra="mysql", packages=("asyncmy", "pymysql"))
+        from animica_hooks.store.mariadb import MariadbStore
+
+        return MariadbStore(parsed, owner=owner, lease_s=lease_s, handlers=handlers)
+    raise ConfigurationError(
+        f"database_url begins with {scheme}://, which is not supported: write postgresql://, "
+        f"mariadb:// or mysql://, without a driver, or {_EXAMPLE}."
+    )
+
+
+def _check_server(url: URL, *, extra: str, packages: Sequence[str]) -> None:
+    if not url.database:
         raise ConfigurationError(
-            f"database_url begins with {parsed.drivername}://, and only sqlite:/// is supported: "
-            f"write {_EXAMPLE}."
+            f"database_url names no database: write {url.drivername}://user@host/database."
         )
-    path = _sqlite_path(parsed.database, options=bool(parsed.query), host=parsed.host)
-    return SqliteStore(path, owner=owner, lease_s=lease_s, handlers=handlers)
+    for package in packages:
+        if find_spec(package) is None:
+            raise ConfigurationError(
+                f"{package} is not installed: pip install 'animica-hooks[{extra}]'."
+            )
 
 
 def _sqlite_path(database: str | None, *, options: bool, host: str | None) -> Path:

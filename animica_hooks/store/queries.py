@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, func, null, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    delete,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from animica_hooks.core.event import Event
-from animica_hooks.core.job import State, Verb, sources
+from animica_hooks.core.job import State
 from animica_hooks.core.outcome import from_micros, to_micros
 from animica_hooks.store.base import Store
+from animica_hooks.store.inbox import FORGOTTEN, WAITING, forget
+from animica_hooks.store.lines import hold_handlers
 from animica_hooks.store.tables import (
     events,
     failures,
@@ -22,10 +36,12 @@ from animica_hooks.store.tables import (
     jobs,
     quarantine,
     redeliveries,
+    unfinished,
 )
 from animica_hooks.store.views import (
     EventView,
     FailureView,
+    HandlerView,
     JobView,
     QuarantineView,
     Stats,
@@ -50,7 +66,12 @@ async def find_events(
         since, until: of their receipt; the second is excluded.
     """
     query: Select[Any] = select(
-        events.c.seq, events.c.id, events.c.type, events.c.endpoint, events.c.received_at
+        events.c.seq,
+        events.c.id,
+        events.c.type,
+        events.c.endpoint,
+        events.c.received_at,
+        events.c.body.is_not(None).label("has_body"),
     ).order_by(events.c.seq.desc())
     if ids is not None:
         query = query.where(events.c.id.in_(ids))
@@ -71,6 +92,7 @@ async def find_events(
                 deliveries=1 + more,
                 conflicts=conflicts,
                 jobs=counts[row.seq],
+                has_body=row.has_body,
             )
 
 
@@ -125,6 +147,7 @@ async def find_jobs(
                 reason=row.reason,
                 replay_id=row.replay_id,
                 replayed_from=row.replayed_from,
+                key=row.ordering_key,
             )
 
 
@@ -188,16 +211,16 @@ async def _redeliveries(
         select(
             redeliveries.c.event_seq,
             func.sum(redeliveries.c.count),
-            func.sum(redeliveries.c.count).filter(redeliveries.c.conflict),
+            func.sum(case((redeliveries.c.conflict, redeliveries.c.count), else_=0)),
         )
         .where(redeliveries.c.event_seq.in_(seqs))
         .group_by(redeliveries.c.event_seq)
     )
-    return {seq: (count, conflicts or 0) for seq, count, conflicts in rows}
+    return {seq: (int(count), int(conflicts)) for seq, count, conflicts in rows}
 
 
 async def load_event(store: Store, seq: int) -> Event:
-    """Read one event, with its body."""
+    """Read one event, with its body; empty where that has been pruned or erased."""
     async with store.read() as connection:
         row = (await connection.execute(select(events).where(events.c.seq == seq))).one()
     return Event(
@@ -222,28 +245,80 @@ async def find_failures(store: Store, job_id: int) -> list[FailureView]:
         ]
 
 
-async def revive_job(store: Store, job_id: int) -> bool:
-    """Make a dead or cancelled job available again, as if it were made now.
+async def find_handlers(store: Store) -> list[HandlerView]:
+    """List the handlers that the database knows, by name."""
+    async with store.read() as connection:
+        recorded = await connection.execute(
+            select(handlers).where(handlers.c.seen_at != FORGOTTEN).order_by(handlers.c.name)
+        )
+        waiting, leased = [
+            await _count_by_handler(connection, in_state(state))
+            for state in (State.AVAILABLE, State.LEASED)
+        ]
+        parked = await _count_by_handler(
+            connection,
+            jobs.c.ordering_key.is_not(None),
+            unfinished(),
+            in_state(State.PARKED),
+        )
+    return [
+        HandlerView(
+            name=row.name,
+            endpoint=row.endpoint,
+            patterns=tuple(json.loads(row.patterns)),
+            seen_at=from_micros(row.seen_at),
+            paused_at=_moment(row.paused_at),
+            waiting=waiting.get(row.id, 0),
+            leased=leased.get(row.id, 0),
+            parked=parked.get(row.id, 0),
+        )
+        for row in recorded
+    ]
 
-    Its failed attempts and its age are counted anew; the number of its attempts goes on.
+
+async def _count_by_handler(
+    connection: AsyncConnection, *which: ColumnElement[bool]
+) -> dict[int, int]:
+    rows = await connection.execute(
+        select(jobs.c.handler_id, func.count().label("jobs"))
+        .where(*which)
+        .group_by(jobs.c.handler_id)
+    )
+    return {row.handler_id: row.jobs for row in rows}
+
+
+async def remove_handler(store: Store, name: str) -> int | None:
+    """Cancel a handler's jobs that nobody runs, and forget it.
 
     Returns:
-        False where there is no such job in one of these states.
+        How many were cancelled; None where there is no such handler.
     """
-    async with store.write("jobs retry") as connection:
-        revived = await connection.execute(
+    async with store.write("handlers remove") as connection:
+        handler_id = await connection.scalar(
+            select(handlers.c.id).where(handlers.c.name == name, handlers.c.seen_at != FORGOTTEN)
+        )
+        if handler_id is None:
+            return None
+        await hold_handlers(connection, [handler_id])
+        now = store.now()
+        lost = and_(jobs.c.state == State.LEASED.value, jobs.c.due_at <= now)
+        cancelled = await connection.execute(
             update(jobs)
-            .where(jobs.c.id == job_id, jobs.c.state.in_(sources(Verb.REVIVE)))
+            .where(
+                jobs.c.handler_id == handler_id,
+                unfinished(),
+                or_(jobs.c.state.in_(WAITING), lost),
+            )
             .values(
-                state=State.AVAILABLE.value,
-                due_at=store.now(),
-                created_at=store.now(),
-                failed=0,
-                reason=null(),
-                finished_at=null(),
+                state=State.CANCELLED.value,
+                due_at=null(),
+                leased_by=null(),
+                reason="its handler was removed",
+                finished_at=now,
             )
         )
-    return bool(revived.rowcount)
+        await forget(connection, handler_id)
+    return cancelled.rowcount
 
 
 async def find_quarantined(
@@ -289,15 +364,13 @@ async def discard_quarantined(store: Store, id: int) -> bool:
 
 
 async def count_states(store: Store) -> Stats:
-    """Count what waits and what has ended badly, by partial indexes."""
+    """Count what waits and what has ended badly, at one moment, by partial indexes."""
+    states = (State.AVAILABLE, State.LEASED, State.DEAD)
+    counts = [select(func.count()).select_from(jobs).where(in_state(state)) for state in states]
+    counts.append(select(func.count()).select_from(quarantine))
     async with store.read() as connection:
-        counted = [
-            await connection.scalar(select(func.count()).select_from(jobs).where(in_state(state)))
-            for state in (State.AVAILABLE, State.LEASED, State.DEAD)
-        ]
-        quarantined = await connection.scalar(select(func.count()).select_from(quarantine))
-    available, leased, dead = (count or 0 for count in counted)
-    return Stats(available, leased, dead, quarantined or 0)
+        row = (await connection.execute(select(*[one.scalar_subquery() for one in counts]))).one()
+    return Stats(*row)
 
 
 def _moment(micros: int | None) -> datetime | None:

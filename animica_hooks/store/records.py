@@ -9,22 +9,64 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 
 from animica_hooks.core.event import Event
-from animica_hooks.core.outcome import Transition
+from animica_hooks.core.fair import Claimant
+from animica_hooks.core.order import Line, NoKey, key_of
+from animica_hooks.core.outcome import SECOND, Transition
+from animica_hooks.core.routing import Handler
+
+ENDLESS = 2**63 - 1
 
 
-class NewEvent(msgspec.Struct):
+class NewJob(NamedTuple):
+    """A job that is to be made and claimed: it may not be inserted as leased.
+
+    Attributes:
+        unusable: why it can not be run; it is made as a dead one.
+        unsorted: its line is not known here: a worker that has its handler finds it.
+    """
+
+    handler_id: int
+    line: Line | None = None
+    unusable: str | None = None
+    unsorted: bool = False
+
+
+def new_job(handler_id: int, handler: Handler | None, event: Event) -> NewJob:
+    """Return the job that a handler gets of an event.
+
+    Args:
+        handler: None where this process does not have it, and can not tell its line.
+    """
+    if handler is None:
+        return NewJob(handler_id, unsorted=True)
+    if handler.key is None:
+        return NewJob(handler_id)
+    try:
+        key = key_of(handler.key, event)
+    except NoKey as error:
+        return NewJob(handler_id, unusable=str(error))
+    return NewJob(handler_id, None if key is None else line_of(handler_id, handler, key))
+
+
+def line_of(handler_id: int, handler: Handler, key: str) -> Line:
+    """Return the line of a handler's jobs of one key."""
+    interval = int(SECOND / handler.key_rate) if handler.key_rate else 0
+    return Line(handler_id, key, handler.on_dead, interval)
+
+
+class NewEvent(msgspec.Struct, gc=False):
     """A verified, usable delivery, on its way into the inbox.
 
     Attributes:
-        handler_ids: one job is made for each.
+        handler_ids: one job is made for each, leased where there is room.
+        others: further jobs.
     """
 
     event: Event
-    body_hash: bytes
-    raw_headers: bytes
     received_at: int
     handler_ids: tuple[int, ...]
     secret_id: str
+    others: tuple[NewJob, ...] = ()
 
     @property
     def body(self) -> bytes:
@@ -47,7 +89,7 @@ class NewQuarantined(msgspec.Struct):
 Receipt: TypeAlias = Literal["new", "duplicate", "conflict", "quarantined"]
 
 
-class LeasedJob(msgspec.Struct):
+class LeasedJob(msgspec.Struct, gc=False):
     """A job that this process holds the lease of, ready to be run."""
 
     id: int
@@ -60,6 +102,7 @@ class LeasedJob(msgspec.Struct):
     orphaned: bool = False
     replayed_from: int | None = None
     keyed_by: int | None = None
+    ordering_key: str | None = None
 
 
 class Failure(NamedTuple):
@@ -70,14 +113,24 @@ class Failure(NamedTuple):
     traceback: str
 
 
-class Mark(msgspec.Struct):
-    """How a leased job's attempt ended."""
+class Mark(msgspec.Struct, gc=False):
+    """How a leased job's attempt ended.
+
+    Attributes:
+        line: that the job is in.
+        frees: others may have become due with it, in its line or because its handler is limited.
+        unless_after: the mark counts only while the lease does not last longer than this: whoever
+            was late with prolonging it keeps the job.
+    """
 
     job_id: int
     fence: int
     attempt: int
     transition: Transition
     failure: Failure | None = None
+    line: Line | None = None
+    frees: bool = False
+    unless_after: int = ENDLESS
 
 
 @dataclass(slots=True)
@@ -91,6 +144,7 @@ class ExpiredLease:
     failed: int
     created_at: int
     orphaned: bool
+    ordering_key: str | None = None
 
 
 @dataclass(slots=True)
@@ -98,19 +152,20 @@ class Batch:
     """All that one transaction of the inbox does.
 
     Attributes:
+        size: of the bodies, in bytes.
         room: for how many jobs of ``events`` the worker of this process has room: these are
             inserted already leased to it.
-        renewals: ids and fences of the jobs whose lease is to be prolonged.
-        claim: at most this many due jobs are claimed, of the handlers ``claim_for``.
+        claim: at most this many due jobs are claimed, for ``claim_for``: those of the highest
+            priority first.
         claim_orphans: claim jobs that have to run alone, instead of all others.
     """
 
     deliveries: list[NewEvent | NewQuarantined] = field(default_factory=list)
+    size: int = 0
     room: int = 0
     marks: Sequence[Mark] = ()
-    renewals: Sequence[tuple[int, int]] = ()
     claim: int = 0
-    claim_for: Sequence[int] = ()
+    claim_for: Sequence[Claimant] = ()
     claim_orphans: bool = False
 
 
@@ -123,7 +178,7 @@ class Committed:
         leased: jobs inserted as leased.
         claimed: jobs claimed.
         waiting: jobs were inserted that nobody holds.
-        fenced: marks and renewals that came too late and changed nothing.
+        fenced: marks that came too late and changed nothing.
         conflicts: endpoint, event id, and the hex hashes of the stored and the received body.
     """
 
@@ -141,8 +196,10 @@ class Due:
 
     Attributes:
         alone: the same for its orphaned jobs.
+        unsorted: some of its jobs wait for their line to be found.
     """
 
     handler_id: int
     normal: int | None
     alone: int | None
+    unsorted: bool

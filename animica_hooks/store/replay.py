@@ -2,7 +2,8 @@
 
 Rule 1: a replay makes new jobs and changes none; dedup does not concern it.
 Rule 2: of an event and a handler the latest job counts. One that is still to run is not repeated.
-Rule 3: events are replayed in the order in which they were received.
+Rule 3: events are replayed in the order in which they were received; jobs that have a key join the
+        end of their line.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from animica_hooks.core.job import State
+from animica_hooks.core.order import Entry
 from animica_hooks.core.outcome import SECOND, from_micros
 from animica_hooks.core.routing import check_pattern, matches, takes
 from animica_hooks.errors import ReplayRefused
 from animica_hooks.store.base import Store
-from animica_hooks.store.inbox import inserted_id
+from animica_hooks.store.inbox import hold_bodies, inserted_id
+from animica_hooks.store.lines import entries
 from animica_hooks.store.queries import received_between
-from animica_hooks.store.tables import events, handlers, jobs, replays
+from animica_hooks.store.tables import UNSORTED, events, handlers, jobs, replays
 from animica_hooks.store.views import Replay, ReplayPlan
 
 _EVENTS_AT_ONCE = 250
@@ -87,7 +90,9 @@ class Pair:
     Attributes:
         origin: the latest job of both; None where there was none.
         keyed_by: what the origin's idempotency key is made of.
+        key: the origin's line.
         pending: the origin is still to run.
+        has_body: the event has its payload; else it can not be handled.
     """
 
     seq: int
@@ -97,7 +102,13 @@ class Pair:
     handler: str
     origin: int | None
     keyed_by: int | None
+    key: str | None
     pending: bool
+    has_body: bool
+
+    @property
+    def replayable(self) -> bool:
+        return self.has_body and not self.pending
 
 
 async def plan(store: Store, filters: ReplayFilters, known: Sequence[str] | None) -> ReplayPlan:
@@ -105,17 +116,20 @@ async def plan(store: Store, filters: ReplayFilters, known: Sequence[str] | None
     types: Counter[str] = Counter()
     names: Counter[str] = Counter()
     moments: list[int] = []
-    skipped = 0
+    skipped = without_body = 0
     async for chunk in pairs(store, filters, known):
         for pair in chunk:
-            if pair.pending:
-                skipped += 1
+            if not pair.replayable:
+                skipped += pair.has_body
+                without_body += not pair.has_body
                 continue
             types[pair.type] += 1
             names[pair.handler] += 1
             moments = [min([*moments, pair.received_at]), max([*moments, pair.received_at])]
     oldest, newest = (from_micros(m) for m in moments) if moments else (None, None)
-    return ReplayPlan(types.total(), dict(types), dict(names), oldest, newest, skipped)
+    return ReplayPlan(
+        types.total(), dict(types), dict(names), oldest, newest, skipped, without_body
+    )
 
 
 async def replay(
@@ -144,20 +158,41 @@ async def replay(
     async for chunk in pairs(store, filters, known):
         rows: list[dict[str, Any]] = []
         for pair in chunk:
-            if pair.pending:
+            if not pair.replayable:
                 skipped += 1
                 continue
             delay = int((created + len(rows)) / rate * SECOND) if rate else 0
             rows.append(_new_job(pair, replay_id, start + delay, store.now(), keep_keys))
         if rows:
             async with store.write("replay") as connection:
-                await connection.execute(insert(jobs), rows)
-                created += len(rows)
+                there = await hold_bodies(connection, {row["event_seq"] for row in rows})
+                made = [row for row in rows if row["event_seq"] in there]
+                if made:
+                    await _join_lines(connection, made)
+                    await connection.execute(insert(jobs), made)
+                created += len(made)
+                skipped += len(rows) - len(made)
                 await _note(connection, replay_id, created, skipped)
         on_progress(created, planned)
     async with store.write("replay") as connection:
         await _note(connection, replay_id, created, skipped, finished_at=store.now())
     return Replay(replay_id, planned, created, skipped)
+
+
+async def _join_lines(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+    """Put jobs that have a key at the ends of their lines."""
+    keyed = [row for row in rows if row["ordering_key"] is not None]
+    found = await entries(connection, [_line(row) for row in keyed]) if keyed else {}
+    for row in keyed:
+        joins = found[_line(row)]
+        row["state"] = joins.state.value
+        if not joins.first:
+            row["due_at"] = None
+        found[_line(row)] = Entry(joins.state, first=False)
+
+
+def _line(row: dict[str, Any]) -> tuple[int, str]:
+    return row["handler_id"], row["ordering_key"]
 
 
 async def _begin(store: Store, filters: ReplayFilters, planned: int) -> int:
@@ -197,7 +232,9 @@ def _new_job(pair: Pair, replay_id: int, due_at: int, now: int, keep_keys: bool)
         "attempts": 0,
         "failed": 0,
         "fence": 0,
-        "orphaned": 0,
+        # Which line an event belongs to that had no job only its handler can tell.
+        "orphaned": UNSORTED if pair.origin is None else 0,
+        "ordering_key": pair.key,
         "created_at": max(now, due_at),
         "replay_id": replay_id,
         "replayed_from": pair.origin,
@@ -243,7 +280,7 @@ async def pairs(
                 chunk.append(_pair(event, handler_id, name, job))
         if left is not None:
             chunk = _cut(chunk, left)
-            left -= sum(not pair.pending for pair in chunk)
+            left -= sum(pair.replayable for pair in chunk)
         yield chunk
 
 
@@ -254,7 +291,13 @@ async def _last_seq(store: Store) -> int:
 
 def _events_after(after: int, last: int, filters: ReplayFilters) -> Any:
     query = (
-        select(events.c.seq, events.c.endpoint, events.c.type, events.c.received_at)
+        select(
+            events.c.seq,
+            events.c.endpoint,
+            events.c.type,
+            events.c.received_at,
+            events.c.body.is_not(None).label("has_body"),
+        )
         .where(events.c.seq > after, events.c.seq <= last)
         .order_by(events.c.seq)
         .limit(_EVENTS_AT_ONCE)
@@ -290,7 +333,14 @@ async def _latest_jobs(
     connection: AsyncConnection, seqs: Sequence[int]
 ) -> dict[tuple[int, int], Any]:
     rows = await connection.execute(
-        select(jobs.c.event_seq, jobs.c.handler_id, jobs.c.id, jobs.c.state, jobs.c.keyed_by)
+        select(
+            jobs.c.event_seq,
+            jobs.c.handler_id,
+            jobs.c.id,
+            jobs.c.state,
+            jobs.c.keyed_by,
+            jobs.c.ordering_key,
+        )
         .where(jobs.c.event_seq.in_(seqs))
         .order_by(jobs.c.id)
     )
@@ -306,16 +356,18 @@ def _pair(event: Any, handler_id: int, name: str, job: Any | None) -> Pair:
         handler=name,
         origin=None if job is None else job.id,
         keyed_by=None if job is None else job.keyed_by,
+        key=None if job is None else job.ordering_key,
         pending=job is not None and not State(job.state).final,
+        has_body=event.has_body,
     )
 
 
 def _cut(chunk: list[Pair], left: int) -> list[Pair]:
-    """Keep the first pairs, up to ``left`` that are not pending."""
+    """Keep the first pairs, up to ``left`` that can be replayed."""
     kept: list[Pair] = []
     for pair in chunk:
         if left == 0:
             break
         kept.append(pair)
-        left -= not pair.pending
+        left -= pair.replayable
     return kept

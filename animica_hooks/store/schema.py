@@ -12,7 +12,7 @@ from animica_hooks.errors import ConfigurationError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0001"  # the newest migration; saves importing Alembic at each start
+HEAD = "0003"  # the newest migration; saves importing Alembic at each start
 VERSION_TABLE = "hooks_version"
 
 
@@ -66,17 +66,18 @@ def differences(connection: Connection) -> list[str]:
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
-    from animica_hooks.store.tables import metadata
+    from animica_hooks.store.tables import described
 
+    expected = described(connection.dialect.name)
     context = MigrationContext.configure(
         connection,
         opts={
             "version_table": VERSION_TABLE,
             "compare_type": True,
-            "include_name": lambda name, kind, _: kind != "table" or name in metadata.tables,
+            "include_name": lambda name, kind, _: kind != "table" or name in expected.tables,
         },
     )
-    return [str(difference) for difference in compare_metadata(context, metadata)]
+    return [str(difference) for difference in compare_metadata(context, expected)]
 
 
 def _config(connection: Connection) -> Config:

@@ -4,7 +4,8 @@ Rule 1: the transaction ends with the handler. ``session.commit()`` in a handler
         what it wrote commits together with the mark, or not at all.
 Rule 2: on SQLite reads before the first write run outside any transaction and take no lock; the
         first write waits for its turn and begins the transaction (``BEGIN IMMEDIATE``), which can
-        then not fail for having read something that has changed since.
+        then not fail for having read something that has changed since. Servers begin it with the
+        first statement.
 Rule 3: the mark names the fence of the lease. Where another worker has the job by now, nothing
         is committed.
 """
@@ -18,15 +19,17 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import Connection, Engine, UpdateBase, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from animica_hooks.errors import HandlerError, LeaseLost
-from animica_hooks.store.inbox import MARK, mark_parameters
+from animica_hooks.errors import CommitUnknown, HandlerError, LeaseLost
+from animica_hooks.store.inbox import MARK, call_next, mark_parameters
 from animica_hooks.store.records import Mark
 from animica_hooks.store.turns import WriteTurns
 
+_GIVE_BACK_S = 1.0
 _OPTION = "animica_hooks_unit"
 _KEYWORD = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
 _WRITE_WORD = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
@@ -40,21 +43,26 @@ _READ_KEYWORDS = frozenset({"SELECT", "VALUES", "EXPLAIN", "PRAGMA"})
 
 @dataclass(slots=True)
 class Unit:
-    """One handler's unit of work: the transaction, and whose turn it is written in.
+    """One handler's unit of work.
 
     Attributes:
         holder: names the handler, in warnings about a turn that lasts too long.
         record: list the writes, for a dry run.
+        ending: the statement that ends the job, shortly before the commit.
         recorded: the writes so far, as ``INSERT orders`` and rows.
+        begun: something has been done in the transaction that may have to be committed.
     """
 
-    turns: WriteTurns
     holder: str
     record: bool = False
+    ending: UpdateBase = MARK
     recorded: list[tuple[str, int]] = field(default_factory=list, init=False)
-    has_turn: bool = field(default=False, init=False)
     begun: bool = field(default=False, init=False)
     may_commit: bool = field(default=False, init=False)
+
+    def before(self, connection: Connection, cursor: Any, statement: str) -> None:  # noqa: ARG002
+        """Prepare for a statement. A SELECT, too, can call a function that writes."""
+        self.begun = True
 
     def complete(self, session: Session, mark: Mark, now: int) -> bool:
         """Commit what the handler wrote, together with ``mark``.
@@ -64,16 +72,48 @@ class Unit:
 
         Raises:
             LeaseLost: another worker has the job by now; nothing was committed.
+            CommitUnknown: the connection was lost before the database answered.
         """
         session.flush()
         if not self.begun:
             return False
         connection = session.connection()
-        if not connection.execute(MARK, mark_parameters(mark, now)).rowcount:
+        if not connection.execute(self.ending, mark_parameters(mark, now)).rowcount:
             raise LeaseLost(f"the lease of job {mark.job_id} ran out while its handler ran.")
+        if mark.line is not None:  # it has succeeded
+            connection.execute(call_next(mark.line, now))
         self.may_commit = True
-        connection.commit()
+        try:
+            connection.commit()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise CommitUnknown("the connection to the database was lost in a commit.") from error
         return True
+
+    def end(self) -> None:
+        """Let go of what is held for the transaction, which has ended."""
+
+
+@dataclass(slots=True)
+class SqliteUnit(Unit):
+    """A unit of work in an SQLite file, which is written in its turn."""
+
+    turns: WriteTurns = field(kw_only=True)
+    has_turn: bool = field(default=False, init=False)
+
+    def before(self, connection: Connection, cursor: Any, statement: str) -> None:
+        if self.begun or not writes(statement):
+            return
+        if not self.has_turn:
+            driver: Any = connection.connection.dbapi_connection
+            if hasattr(driver, "run_async"):
+                driver.run_async(lambda _: self.turns.take(self.holder))
+            else:
+                self.turns.take_blocking(self.holder)
+            self.has_turn = True
+        cursor.execute("BEGIN IMMEDIATE")
+        self.begun = True
 
     def end(self) -> None:
         if self.has_turn:
@@ -82,17 +122,58 @@ class Unit:
 
 
 @asynccontextmanager
+async def connected(
+    engine: AsyncEngine, *, within: float | None = None
+) -> AsyncIterator[AsyncConnection]:
+    """Lend a connection that is open within so many seconds; take it back whatever happens.
+
+    SQLAlchemy drops a connection, open as it is, when it is cancelled while it sets it up.
+    """
+    opening = asyncio.ensure_future(_connect(engine))
+    try:
+        async with asyncio.timeout(within):
+            connection = await asyncio.shield(opening)
+    except (asyncio.CancelledError, TimeoutError):
+        closing = asyncio.ensure_future(_close(opening))
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+        raise
+    try:
+        yield connection
+    finally:
+        await asyncio.shield(connection.close())
+
+
+_closing: set[asyncio.Task[None]] = set()  # nobody else holds them
+
+
+async def give_back_all() -> None:
+    """Wait a moment for the connections that are still on their way back."""
+    if _closing:
+        await asyncio.wait(_closing, timeout=_GIVE_BACK_S)
+
+
+async def _connect(engine: AsyncEngine) -> AsyncConnection:
+    return await engine.connect()
+
+
+async def _close(opening: asyncio.Task[AsyncConnection]) -> None:
+    try:
+        connection = await opening
+    except Exception:  # noqa: BLE001 - nobody waits for it any more
+        return
+    await connection.close()
+
+
+@asynccontextmanager
 async def open_session(engine: AsyncEngine, unit: Unit) -> AsyncIterator[AsyncSession]:
     """Open the session of an ``async def`` handler; closing rolls back what is not committed."""
     try:
-        connection = await engine.connect()
-        try:
+        async with connected(engine) as connection:
             await connection.execution_options(**{_OPTION: unit})
             await connection.begin()
             async with AsyncSession(connection, expire_on_commit=False) as session:
                 yield session
-        finally:
-            await asyncio.shield(connection.close())
     finally:
         unit.end()
 
@@ -110,27 +191,16 @@ def open_sync_session(engine: Engine, unit: Unit) -> Iterator[Session]:
 
 
 def listen(engine: Engine) -> None:
-    """Make an SQLite engine begin units at their first write, and end them only by ``complete``."""
-    event.listen(engine, "before_cursor_execute", _begin_at_first_write)
+    """Make an engine's units begin with their first statement, and end only by ``complete``."""
+    event.listen(engine, "before_cursor_execute", _before)
     event.listen(engine, "after_cursor_execute", _record)
     event.listen(engine, "rollback", _begin_anew)
     event.listen(engine, "commit", _refuse_commit)
-    event.listen(engine, "checkin", _leave_no_transaction)
 
 
-def _begin_at_first_write(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
-    unit = _unit(connection)
-    if unit is None or unit.begun or not writes(statement):
-        return
-    if not unit.has_turn:
-        driver: Any = connection.connection.dbapi_connection
-        if hasattr(driver, "run_async"):
-            driver.run_async(lambda _: unit.turns.take(unit.holder))
-        else:
-            unit.turns.take_blocking(unit.holder)
-        unit.has_turn = True
-    cursor.execute("BEGIN IMMEDIATE")
-    unit.begun = True
+def _before(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+    if unit := _unit(connection):
+        unit.before(connection, cursor, statement)
 
 
 def _record(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
@@ -154,12 +224,6 @@ def _refuse_commit(connection: Connection) -> None:
             "a handler's session can not be committed after a rollback: it commits by itself, "
             "together with its job, when the handler returns."
         )
-
-
-def _leave_no_transaction(driver: Any, _: object) -> None:
-    """Roll back after a commit that failed: SQLAlchemy takes that transaction for ended."""
-    if driver is not None and getattr(driver, "driver_connection", driver).in_transaction:
-        driver.rollback()
 
 
 def _unit(connection: Connection) -> Unit | None:

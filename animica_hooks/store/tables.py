@@ -5,6 +5,9 @@ bytes, as signed. There are no foreign keys: rows are only added, and pruned in 
 package, and the checks would be paid for with every event.
 
 Every name begins with ``hooks_``, because handlers' own tables live in the same database.
+
+MariaDB: text compares by its bytes, for two ids that differ in case or a trailing space are two
+events, and blobs are of a size that bodies fit in.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -26,33 +30,47 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import SchemaItem
 
 from animica_hooks.core.job import State
 
 metadata = MetaData()
 
 _Id = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER is SQLite's rowid
-_Digest = LargeBinary(32)
+_Digest = LargeBinary(32).with_variant(mysql.BINARY(32), "mysql")
+_Bytes = LargeBinary().with_variant(mysql.LONGBLOB(), "mysql")
+_LongText = Text().with_variant(mysql.MEDIUMTEXT(), "mysql")
 _Micros = BigInteger
 
-events = Table(
+
+def _table(name: str, *parts: SchemaItem) -> Table:
+    return Table(
+        name,
+        metadata,
+        *parts,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_nopad_bin",
+    )
+
+
+events = _table(
     "hooks_events",
-    metadata,
     Column("seq", _Id, primary_key=True),  # order of receipt
     Column("endpoint", String(100), nullable=False),
     Column("id", String(255), nullable=False),
     Column("type", Text, nullable=False),
     Column("received_at", _Micros, nullable=False),
-    Column("body_hash", _Digest, nullable=False),
-    Column("headers", LargeBinary, nullable=False),
-    Column("body", LargeBinary),
+    Column("headers", _Bytes, nullable=False),
+    Column("body", _Bytes),  # null once it is pruned or erased, and then the headers are empty
+    Column("body_hash", _Digest),  # SHA-256, once the body itself is gone
     UniqueConstraint("endpoint", "id", name="uq_hooks_events_endpoint_id"),
 )
 
 # Deliveries of an event after its first, by body: a hash that is not the event's is a conflict.
-redeliveries = Table(
+redeliveries = _table(
     "hooks_redeliveries",
-    metadata,
     Column("event_seq", BigInteger, primary_key=True),
     Column("body_hash", _Digest, primary_key=True),
     Column("conflict", Boolean, nullable=False),
@@ -60,19 +78,20 @@ redeliveries = Table(
     Column("last_at", _Micros, nullable=False),
 )
 
-handlers = Table(
+handlers = _table(
     "hooks_handlers",
-    metadata,
     Column("id", Integer, primary_key=True),
     Column("name", String(200), nullable=False, unique=True),
     Column("endpoint", String(100), nullable=False),
     Column("patterns", Text, nullable=False),  # a JSON list
     Column("seen_at", _Micros, nullable=False),
+    Column("paused_at", _Micros),
+    Column("tokens", Float),  # of a handler with a rate: jobs that might begin at ``tokens_at``
+    Column("tokens_at", _Micros),
 )
 
-jobs = Table(
+jobs = _table(
     "hooks_jobs",
-    metadata,
     Column("id", _Id, primary_key=True),
     Column("event_seq", BigInteger, nullable=False),
     Column("handler_id", Integer, nullable=False),
@@ -81,7 +100,8 @@ jobs = Table(
     Column("attempts", Integer, nullable=False),  # ended and counted
     Column("failed", Integer, nullable=False),  # of these, failed
     Column("fence", Integer, nullable=False),  # how often claimed; proves a lease
-    Column("orphaned", SmallInteger, nullable=False),  # 1: its process died; it runs alone
+    # 1: its process died; it runs alone. 2: its line is yet to be found; nobody claims it.
+    Column("orphaned", SmallInteger, nullable=False),
     Column("created_at", _Micros, nullable=False),
     Column("finished_at", _Micros),
     Column("leased_by", String(100)),
@@ -89,8 +109,21 @@ jobs = Table(
     Column("replay_id", BigInteger),  # the replay that made it
     Column("replayed_from", BigInteger),  # the job it repeats
     Column("keyed_by", BigInteger),  # the replay its idempotency key is made of
+    Column("ordering_key", String(200)),  # of its line; not first in it: available, due_at null
     Index("ix_hooks_jobs_event", "event_seq"),
 )
+
+
+UNSORTED = 2  # as ``orphaned``
+
+# Jobs that are still in their line. Databases use a partial index only for a condition that says
+# literally the same.
+UNFINISHED = "state IN ('available', 'leased', 'parked')"
+
+
+def unfinished(table: str = "hooks_jobs") -> ColumnElement[bool]:
+    """Match jobs that are still in their line, so that ix_hooks_jobs_standing serves."""
+    return literal_column(f"{table}.{UNFINISHED}")
 
 
 def in_state(state: State) -> ColumnElement[bool]:
@@ -98,21 +131,8 @@ def in_state(state: State) -> ColumnElement[bool]:
     return jobs.c.state == literal_column(f"'{state}'")
 
 
-def _partial(name: str, state: State, *columns: str) -> Index:
-    """An index on the few rows in ``state``, so that finished rows cost claims nothing."""
-    where = text(f"state = '{state}'")
-    return Index(
-        name, *(jobs.c[column] for column in columns), sqlite_where=where, postgresql_where=where
-    )
-
-
-_partial("ix_hooks_jobs_available", State.AVAILABLE, "handler_id", "orphaned", "due_at")
-_partial("ix_hooks_jobs_leased", State.LEASED, "due_at")
-_partial("ix_hooks_jobs_dead", State.DEAD, "id")
-
-failures = Table(
+failures = _table(
     "hooks_failures",
-    metadata,
     Column("id", _Id, primary_key=True),
     Column("job_id", BigInteger, nullable=False),
     Column("attempt", Integer, nullable=False),
@@ -123,28 +143,66 @@ failures = Table(
     Index("ix_hooks_failures_job", "job_id"),
 )
 
-quarantine = Table(
+quarantine = _table(
     "hooks_quarantine",
-    metadata,
     Column("id", _Id, primary_key=True),
     Column("endpoint", String(100), nullable=False),
     Column("body_hash", _Digest, nullable=False),
     Column("received_at", _Micros, nullable=False),
     Column("deliveries", Integer, nullable=False),
     Column("reason", String(500), nullable=False),
-    Column("headers", LargeBinary, nullable=False),
-    Column("body", LargeBinary, nullable=False),
+    Column("headers", _Bytes, nullable=False),
+    Column("body", _Bytes, nullable=False),
     UniqueConstraint("endpoint", "body_hash", name="uq_hooks_quarantine_endpoint_body"),
 )
 
-replays = Table(
+replays = _table(
     "hooks_replays",
-    metadata,
     Column("id", _Id, primary_key=True),
     Column("created_at", _Micros, nullable=False),
-    Column("filters", Text, nullable=False),  # a JSON object
+    Column("filters", _LongText, nullable=False),  # a JSON object
     Column("planned", Integer, nullable=False),
     Column("created", Integer, nullable=False),
     Column("skipped", Integer, nullable=False),
     Column("finished_at", _Micros),
 )
+
+# What one process at a time does for all: who, and until when nobody else may begin it.
+tasks = _table(
+    "hooks_tasks",
+    Column("name", String(50), primary_key=True),
+    Column("held_by", String(100), nullable=False),
+    Column("held_until", _Micros, nullable=False),
+)
+
+# Of the few rows in a state, so that finished rows cost claims nothing.
+_STATE_INDEXES = (
+    ("ix_hooks_jobs_available", State.AVAILABLE, ("handler_id", "orphaned", "due_at")),
+    ("ix_hooks_jobs_leased", State.LEASED, ("due_at",)),
+    ("ix_hooks_jobs_dead", State.DEAD, ("id",)),
+)
+
+
+def described(dialect: str) -> MetaData:
+    """Return the tables with all their indexes, as a database of this dialect has them.
+
+    MariaDB has no partial indexes: there all rows are in them, and the state comes first.
+    """
+    result = MetaData()
+    for table in metadata.sorted_tables:
+        table.to_metadata(result)
+    columns = result.tables["hooks_jobs"].c
+    for name, state, names in _STATE_INDEXES:
+        if dialect == "mysql":
+            Index(name, columns.state, *(columns[name] for name in names))
+        else:
+            where = text(f"state = '{state}'")
+            indexed = (columns[name] for name in names)
+            Index(name, *indexed, sqlite_where=where, postgresql_where=where)
+    in_line = (columns.handler_id, columns.ordering_key, columns.id)
+    has_key = text("ordering_key IS NOT NULL")
+    Index("ix_hooks_jobs_line", *in_line, sqlite_where=has_key, postgresql_where=has_key)
+    standing = (columns.handler_id, columns.ordering_key, columns.state, columns.id)
+    unfinished = text(f"ordering_key IS NOT NULL AND {UNFINISHED}")
+    Index("ix_hooks_jobs_standing", *standing, sqlite_where=unfinished, postgresql_where=unfinished)
+    return result

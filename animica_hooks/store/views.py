@@ -15,6 +15,7 @@ class EventView:
         deliveries: how often it was delivered.
         conflicts: how many of these had another body.
         jobs: how many of its jobs are in which state.
+        has_body: its payload is there; else it has been pruned or erased.
     """
 
     seq: int
@@ -25,6 +26,7 @@ class EventView:
     deliveries: int = 1
     conflicts: int = 0
     jobs: dict[str, int] = field(default_factory=dict)
+    has_body: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class JobView:
 
     Attributes:
         attempts: how many have ended; ``failed`` of them failed.
-        due_at: available: not before; leased: until; else None.
+        due_at: available: not before, or None while it waits for those of its key; leased: until;
+            else None.
+        key: jobs of one handler that have the same one run in order.
     """
 
     id: int
@@ -62,6 +66,27 @@ class JobView:
     reason: str | None
     replay_id: int | None
     replayed_from: int | None
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerView:
+    """A handler that some process has or had.
+
+    Attributes:
+        seen_at: when a process last had it, to about a minute.
+        paused_at: since when it is paused; None where it is not.
+        waiting, leased, parked: its jobs in these states.
+    """
+
+    name: str
+    endpoint: str
+    patterns: tuple[str, ...]
+    seen_at: datetime
+    paused_at: datetime | None
+    waiting: int
+    leased: int
+    parked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +131,7 @@ class ReplayPlan:
     Attributes:
         count: jobs it would make.
         skipped: jobs it would not make, because one like it is still to run.
+        without_body: jobs it can not make, because the payload is pruned or erased.
         oldest, newest: receipt of the first and the last of the events.
     """
 
@@ -115,6 +141,7 @@ class ReplayPlan:
     oldest: datetime | None
     newest: datetime | None
     skipped: int = 0
+    without_body: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +167,9 @@ class Replay:
 
     Attributes:
         id: of the replay, which its jobs carry; None for a dry run.
-        planned: jobs it was to make; ``created`` and ``skipped`` what became of them.
+        planned: jobs it was to make.
+        created: jobs it made.
+        skipped: jobs it did not make: one like it is still to run, or the payload is gone.
         runs: of a dry run, what each handler did.
     """
 
@@ -149,3 +178,46 @@ class Replay:
     created: int
     skipped: int
     runs: tuple[DryRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What has been pruned, or would be.
+
+    Attributes:
+        bodies: events that lost their payload and headers, and are still known.
+        events: events that were deleted, with all that was about them.
+        quarantined: deliveries deleted from the quarantine.
+        replays: records of replays that were deleted.
+    """
+
+    bodies: int = 0
+    events: int = 0
+    quarantined: int = 0
+    replays: int = 0
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(
+            self.bodies + other.bodies,
+            self.events + other.events,
+            self.quarantined + other.quarantined,
+            self.replays + other.replays,
+        )
+
+    @property
+    def total(self) -> int:
+        """All rows of these."""
+        return self.bodies + self.events + self.quarantined + self.replays
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure came to.
+
+    Attributes:
+        events: events of the id that lost their payload and headers; 0 where there is none.
+        cancelled: jobs of theirs that were not done.
+    """
+
+    events: int
+    cancelled: int

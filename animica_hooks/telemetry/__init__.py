@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -62,8 +62,8 @@ class Rejected(NamedTuple):
     reason: str
 
 
-class Attempted(NamedTuple):
-    """An attempt ended.
+class EndedAttempt(NamedTuple):
+    """How one attempt ended.
 
     Attributes:
         verb: what became of the job: ``complete``, ``retry``, ``bury``, ``cancel``, ``release``.
@@ -79,6 +79,12 @@ class Attempted(NamedTuple):
     seconds: float
     error: str | None = None
     reason: str | None = None
+
+
+class Attempted(NamedTuple):
+    """Attempts ended: all that did at about the same time."""
+
+    attempts: Sequence[EndedAttempt]
 
 
 class Fenced(NamedTuple):
@@ -123,7 +129,8 @@ class Counters:
     def __call__(self, observation: Observation) -> None:
         counts = self.counts
         if isinstance(observation, Attempted):
-            counts["attempts." + observation.verb] += 1
+            for attempt in observation.attempts:
+                counts["attempts." + attempt.verb] += 1
         elif isinstance(observation, Stored):
             for receipt, number in observation.receipts.items():
                 counts["deliveries." + receipt] += number

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from animica_hooks.telemetry import (
     Attempted,
     Conflicted,
+    EndedAttempt,
     Fenced,
     Observation,
     Quarantined,
@@ -30,10 +31,9 @@ class Logs:
         self._unsaid: dict[str, int] = {}
 
     def __call__(self, observation: Observation) -> None:
-        if isinstance(observation, Attempted):  # of these there are many
-            _attempted(observation)
-            return
         match observation:
+            case Attempted(attempts):
+                _attempted(attempts)
             case Stored(no_handler=types):
                 for type in types:
                     self._no_handler(type)
@@ -87,9 +87,14 @@ class Logs:
         return True, f" (and {unsaid} more since the last such line)" if unsaid else ""
 
 
-def _attempted(seen: Attempted) -> None:
-    if seen.verb == "complete" and not logger.isEnabledFor(logging.DEBUG):
-        return
+def _attempted(attempts: Sequence[EndedAttempt]) -> None:
+    quiet = not logger.isEnabledFor(logging.DEBUG)
+    for attempt in attempts:
+        if not (quiet and attempt.verb == "complete"):
+            _ended(attempt)
+
+
+def _ended(seen: EndedAttempt) -> None:
     what = "attempt %d of job %d (%s, event %s): %s in %.3f s"
     values = (
         seen.attempt,

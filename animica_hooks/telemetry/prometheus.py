@@ -63,9 +63,10 @@ class Prometheus:
 
     def __call__(self, observation: Observation) -> None:
         match observation:
-            case Attempted():
-                self._attempts(observation.handler, observation.verb).inc()
-                self._seconds(observation.handler).observe(observation.seconds)
+            case Attempted(attempts):
+                for attempt in attempts:
+                    self._attempts(attempt.handler, attempt.verb).inc()
+                    self._seconds(attempt.handler).observe(attempt.seconds)
             case Stored(receipts, secrets, no_handler):
                 self._no_handler.inc(sum(no_handler.values()))
                 for receipt, number in receipts.items():

@@ -127,9 +127,9 @@ def test_a_file_that_is_no_database_is_one_line(command: Command, here: Path) ->
 def test_db_upgrade_makes_the_tables_once(command: Command, here: Path) -> None:
     """`db upgrade` makes the database, `current` and `check` agree, and again changes nothing."""
     first, again = command("db", "upgrade", "--json"), command("db", "upgrade", "--json")
-    assert '{"from": null, "to": "0001"}\n' == first.stdout
-    assert '{"from": "0001", "to": "0001"}\n' == again.stdout
-    assert (0, "0001\n") == ((shown := command("db", "current")).exit_code, shown.stdout)
+    assert '{"from": null, "to": "0003"}\n' == first.stdout
+    assert '{"from": "0003", "to": "0003"}\n' == again.stdout
+    assert (0, "0003\n") == ((shown := command("db", "current")).exit_code, shown.stdout)
     assert 0 == command("db", "check").exit_code
 
 

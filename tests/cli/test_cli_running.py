@@ -264,12 +264,13 @@ def test_a_worker_needs_no_secret(here: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_signal_drains_at_once() -> None:
     """Deliveries are refused from the signal on, not from when the server looks next."""
     from animica_hooks.cli import server
+    from animica_hooks.cli.connection import Config, Limits
 
     told: list[str] = []
 
     async def app(scope: object, receive: object, send: object) -> None: ...
 
-    config = server._Config(app, server.Limits(), proxy_headers=False)
+    config = Config(app, Limits(), proxy_headers=False)
     made = server.Server(config, on_start=lambda: None, on_stop=lambda: told.append("stop"))
     try:
         made.handle_exit(signal.SIGTERM, None)

@@ -65,6 +65,14 @@ def test_a_failure_is_tried_again() -> None:
     assert expected.state is State.AVAILABLE
 
 
+def test_a_retry_is_due_at_a_time_that_a_database_can_hold() -> None:
+    """Whatever the policy says: one job that can not be written would keep all from it."""
+    policy = RetryPolicy(base=1e300, max_delay=1e300, max_age=1e300, jitter=False)
+    decided = decide(Failed("ValueError"), policy, failed=0, created_at=0, now=NOW, rand=0.5)
+    assert decided.due_at is not None
+    assert NOW < decided.due_at < 2**63
+
+
 def test_the_last_failure_is_the_end() -> None:
     """When the attempts are used up the job is dead, and its reason says so."""
     buried = decided(Failed("ValueError"), RetryPolicy(max_attempts=3), failed=2)
@@ -251,3 +259,11 @@ def test_a_naive_time_has_no_microseconds() -> None:
     """A datetime without a time zone is a mistake of ours, not a time somewhere."""
     with pytest.raises(TypeError):
         to_micros(MOMENT.replace(tzinfo=None))
+
+
+def test_a_job_that_crashed_alone_is_tried_again_alone() -> None:
+    """Only a retry keeps it apart: what is dead is with nobody."""
+    crashed = Failed("crashed", orphaned=True)
+    assert decided(crashed).orphaned
+    assert not decided(crashed, policy=RetryPolicy(max_attempts=1)).orphaned
+    assert not decided(Failed("ValueError")).orphaned

@@ -1,9 +1,10 @@
 """Observations as metrics: what is counted, and what no label holds."""
 
 import pytest
-from test_telemetry import HASH, OTHER_HASH, attempted
+from test_telemetry import HASH, OTHER_HASH, attempted, ended
 
 from animica_hooks.telemetry import (
+    Attempted,
     Conflicted,
     Fenced,
     Observation,
@@ -68,7 +69,7 @@ def test_nothing_that_a_sender_chooses_is_a_label() -> None:
     seen = exposed(
         Conflicted("animica", "CANARY", "CANARY", "CANARY"),
         Quarantined("animica", "CANARY", "CANARY"),
-        attempted("bury", "CANARY", "CANARY")._replace(event_id="CANARY"),
+        Attempted([ended("bury", "CANARY", "CANARY")._replace(event_id="CANARY")]),
     )
 
     assert "CANARY" not in str(seen)

@@ -10,6 +10,7 @@ from animica_hooks.telemetry import (
     Attempted,
     Conflicted,
     Counters,
+    EndedAttempt,
     Fenced,
     Observation,
     Quarantined,
@@ -35,8 +36,13 @@ class Clock:
 
 
 def attempted(verb: str, error: str | None = None, reason: str | None = None) -> Attempted:
+    """An attempt that ended, as it is told."""
+    return Attempted([ended(verb, error, reason)])
+
+
+def ended(verb: str, error: str | None = None, reason: str | None = None) -> EndedAttempt:
     """An attempt that ended."""
-    return Attempted(
+    return EndedAttempt(
         handler="shop.h",
         event_id="evt_1",
         job_id=7,
@@ -128,7 +134,7 @@ def test_only_failures_are_logged_by_default(caplog: pytest.LogCaptureFixture) -
 @pytest.mark.parametrize(
     "observation",
     [
-        attempted("retry", NASTY)._replace(event_id=NASTY),
+        Attempted([ended("retry", NASTY)._replace(event_id=NASTY)]),
         attempted("cancel", reason=NASTY),
         Conflicted("animica", NASTY, HASH, OTHER_HASH),
     ],

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from animica_hooks.threads import DaemonThreads, to_the_end
+from animica_hooks.threads import DaemonThread, DaemonThreads, to_the_end
 
 PATIENCE_S = 30.0
 NAME = "animica-hooks-tested"
@@ -246,3 +246,42 @@ async def test_waiting_lasts_to_the_end_though_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(waiting, PATIENCE_S)
     assert future.done()
+
+
+async def test_one_thread_runs_what_it_is_given_in_order() -> None:
+    """Functions run one after the other, results and errors come back, and it ends when closed."""
+    thread = DaemonThread(NAME)
+    ran: list[int] = []
+
+    def fail() -> None:
+        raise ValueError("a test")
+
+    numbers = [thread.run(lambda n=n: ran.append(n) or n) for n in range(5)]  # type: ignore[misc]
+    assert [0, 1, 2, 3, 4] == await asyncio.gather(*numbers)
+    with pytest.raises(ValueError, match="a test"):
+        await thread.run(fail)
+    assert [0, 1, 2, 3, 4] == ran
+
+    thread.close()
+    eventually(lambda: ours() == [])
+
+
+async def test_a_cancelled_wait_for_the_thread_lasts_to_the_end() -> None:
+    """Cancelling does not leave a function behind that still uses what the caller would close."""
+    thread = DaemonThread(NAME)
+    begun, let_go = threading.Event(), threading.Event()
+
+    def function() -> None:
+        begun.set()
+        let_go.wait(PATIENCE_S)
+
+    running = asyncio.create_task(thread.run(function))
+    assert await asyncio.to_thread(begun.wait, PATIENCE_S)
+    running.cancel()
+    await asyncio.sleep(0)
+    assert not running.done()
+    let_go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    thread.close()
+    eventually(lambda: ours() == [])

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from animica_hooks import Event, Hooks, Job, RetryPolicy
+from animica_hooks.dispatch import slots
 from animica_hooks.store import committer, sqlite
+from animica_hooks.store.base import Store
 from animica_hooks.store.committer import Committer
 from animica_hooks.store.records import Batch, Committed
+from animica_hooks.store.server import ServerStore
 from animica_hooks.store.session import Unit
 from animica_hooks.store.sqlite import SqliteStore
 
@@ -38,6 +42,18 @@ hooks = Hooks(
     # Kills must not use up the attempts of jobs that happen to run alone.
     retry=RetryPolicy(max_attempts=1000, base=0.05, max_delay=0.2),
 )
+
+
+slots.GRACE_S = float(os.environ.get("CRASH_GRACE_S", str(slots.GRACE_S)))
+
+
+def end_with_the_test() -> None:
+    """Die when whoever started this is gone, however that ended: its end of the pipe closes."""
+    os.read(0, 1)
+    os._exit(9)
+
+
+threading.Thread(target=end_with_the_test, daemon=True).start()
 
 
 def note(name: str, line: str) -> None:
@@ -77,12 +93,26 @@ async def zombie(event: Event, session: AsyncSession, job: Job) -> None:
     await session.execute(INSERT, {"handler": "zombie", "event_id": event.id})
 
 
-@hooks.on("deadly.*", name="deadly", retry=RetryPolicy(max_attempts=1, base=0))
+@hooks.on("block.*", name="block", timeout=float(os.environ.get("CRASH_TIMEOUT_S", "60")))
+async def block(event: Event, session: AsyncSession) -> None:
+    note("blocking", f"{os.getpid()}")
+    if sys.argv[1:2] == ["serve"]:
+        time.sleep(event.data["seconds"])  # noqa: ASYNC251 - as handlers should not
+    await session.execute(INSERT, {"handler": "block", "event_id": event.id})
+
+
+@hooks.on(
+    "deadly.*",
+    name="deadly",
+    retry=RetryPolicy(max_attempts=int(os.environ.get("CRASH_ATTEMPTS", "1")), base=0),
+)
 async def deadly(event: Event) -> None:
     note("deaths", event.id)
     await asyncio.sleep(0.05)
     if event.type == "deadly.exit":
         os._exit(3)
+    if event.type == "deadly.killed":  # as of one that takes all memory
+        os.kill(os.getpid(), signal.SIGKILL)
     ctypes.string_at(0)
 
 
@@ -133,7 +163,7 @@ def around(owner: type, name: str, wrap: Callable[[Any], Any]) -> None:
 
 
 def points_around_commit(commit: Any) -> Any:
-    async def killed(self: SqliteStore, batch: Batch) -> Committed:
+    async def killed(self: Store, batch: Batch) -> Committed:
         if batch.deliveries:
             passed("before insert")
         if batch.marks:
@@ -163,7 +193,7 @@ def points_around_complete(complete: Any) -> Any:
 def slow_disk(commit: Any) -> Any:
     """Let kills meet commits, which a fast disk would hide from them most of the time."""
 
-    async def slow(self: SqliteStore, batch: Batch) -> Any:
+    async def slow(self: Store, batch: Batch) -> Any:
         await asyncio.sleep(DISK_S)
         committed = await commit(self, batch)
         await asyncio.sleep(DISK_S)
@@ -172,9 +202,10 @@ def slow_disk(commit: Any) -> Any:
     return slow
 
 
-if DISK_S:
-    around(SqliteStore, "commit", slow_disk)
-around(SqliteStore, "commit", points_around_commit)
+for kind in (SqliteStore, ServerStore):
+    if DISK_S:
+        around(kind, "commit", slow_disk)
+    around(kind, "commit", points_around_commit)
 around(Unit, "complete", points_around_complete)
 
 
@@ -209,7 +240,7 @@ BUG = os.environ.get("CRASH_BUG", "")
 if BUG == "acks before commit":
     around(Committer, "deliver", acks_before_commit)
 if BUG == "no sync":
-    sqlite._PRAGMAS = "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"
+    sqlite._PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")  # type: ignore[assignment]
 if BUG == "marks apart":
     around(Unit, "complete", marks_apart)
     committer.LINGER_S = 0.2

@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +14,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from databases import engine_of
 
 from animica_hooks.core.job import FINAL
 from animica_hooks.store.connect import make_store
@@ -35,6 +36,12 @@ def free_port() -> int:
         return port
 
 
+def hang_up(process: "subprocess.Popen[bytes]") -> None:
+    """Close the pipe by which the app knows that its test is there."""
+    assert process.stdin is not None
+    process.stdin.close()
+
+
 class Place:
     """A database and the processes at it, which come and go.
 
@@ -43,9 +50,13 @@ class Place:
         deaths: return codes of the processes that have ended, oldest first.
     """
 
-    def __init__(self, folder: Path, **environment: str) -> None:
+    def __init__(
+        self, folder: Path, kind: str = "sqlite", url: str = "", **environment: str
+    ) -> None:
         self.folder = folder
-        self.database = folder / "hooks.db"
+        self.kind = kind
+        self.url = url or f"sqlite:///{folder / 'hooks.db'}"
+        self._engine = engine_of(kind, self.url)
         self.port = free_port()
         self.environment = environment
         self.options: tuple[str, ...] = ()
@@ -54,7 +65,7 @@ class Place:
         asyncio.run(self._make_tables())
 
     async def _make_tables(self) -> None:
-        store = make_store(f"sqlite:///{self.database}", owner="test", lease_s=30, handlers=1)
+        store = make_store(self.url, owner="test", lease_s=30, handlers=1)
         await store.open(migrate=True)
         async with store.write("test") as connection:
             await connection.exec_driver_sql("CREATE TABLE effects (handler TEXT, event_id TEXT)")
@@ -73,11 +84,12 @@ class Place:
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
                     "ANIMICA_HOOKS_SIGNING_SECRET": SECRET,
-                    "ANIMICA_HOOKS_DATABASE_URL": f"sqlite:///{self.database}",
+                    "ANIMICA_HOOKS_DATABASE_URL": self.url,
                     "CRASH_FOLDER": str(self.folder),
                     **self.environment,
                     **environment,
                 },
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -105,6 +117,7 @@ class Place:
 
     def ended(self, process: "subprocess.Popen[bytes]") -> int:
         code = process.wait(PATIENCE_S)
+        hang_up(process)
         self.processes.remove(process)
         self.deaths.append(code)
         return code
@@ -114,6 +127,8 @@ class Place:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            hang_up(process)
+        self._engine.dispose()
 
     def log(self) -> str:
         return (self.folder / "log").read_text(encoding="utf-8", errors="replace")
@@ -131,8 +146,8 @@ class Place:
             time.sleep(0.01)
 
     def query(self, statement: str) -> list[Any]:
-        with closing(sqlite3.connect(self.database, timeout=30)) as connection:
-            return connection.execute(statement).fetchall()
+        with self._engine.connect() as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(statement)]
 
     def to_run(self) -> int:
         """Return how many jobs are not in a final state."""
@@ -271,7 +286,8 @@ class Killing:
             await asyncio.to_thread(self.place.end, process, signal.SIGKILL)
         self._budget = self.events
         await asyncio.to_thread(self.place.serve)
-        async with asyncio.timeout(PATIENCE_S):
+        # Each sender pauses between two events: how many are left depends on the machine.
+        async with asyncio.timeout(PATIENCE_S + self.events / self.senders * self.life):
             await asyncio.gather(*sending)
 
     async def _listening(self, process: "subprocess.Popen[bytes]") -> None:
@@ -311,7 +327,9 @@ def take_account(place: Place, acked: list[str]) -> Account:
     outside = Counter(line.split()[0] for line in place.noted("outside"))
     wanted = {(id, handler) for id in acked for handler in HANDLERS}
     transactional = {pair for pair in wanted if pair[1] in TRANSACTIONAL}
-    [(integrity,), *_] = place.query("PRAGMA integrity_check")
+    integrity = "ok"
+    if place.kind == "sqlite":
+        [(integrity,), *_] = place.query("PRAGMA integrity_check")
     [(again,)] = place.query("SELECT coalesce(sum(count), 0) FROM hooks_redeliveries")
     return Account(
         acked=len(acked),
@@ -341,3 +359,6 @@ async def deliver_until_dead(
             await asyncio.sleep(0.005)
     sending.cancel()
     await asyncio.gather(sending, return_exceptions=True)
+
+
+MakePlace = Callable[..., Place]

@@ -4,15 +4,17 @@ import asyncio
 import signal
 
 import pytest
-from conftest import MakePlace
-from crashkit import FULL, HANDLERS, Killing, deliver_until_dead, send, take_account
+from crashkit import FULL, HANDLERS, Killing, MakePlace, deliver_until_dead, send, take_account
+from databases import on_every_database
 
 from animica_hooks.testing import make_event
 
 
-def test_random_kills_lose_and_repeat_nothing(make_place: MakePlace) -> None:
+@on_every_database
+def test_random_kills_lose_and_repeat_nothing(make_place: MakePlace, database_kind: str) -> None:
     """Under SIGKILL at random times each acknowledged event is kept and has its effects once."""
-    events, kills = (10_000, 200) if FULL else (1_000, 20)
+    small = (1_000, 20) if database_kind == "sqlite" else (300, 6)
+    events, kills = (10_000, 200) if FULL else small
     place = make_place(CRASH_WORK_S="0.005", CRASH_DISK_S="0.01")
     killing = Killing(place, events=events, kills=kills, life=0.5)
 
@@ -27,6 +29,7 @@ def test_random_kills_lose_and_repeat_nothing(make_place: MakePlace) -> None:
 # A harness that finds nothing has to be shown to find something.
 
 
+@on_every_database
 @pytest.mark.parametrize(
     ("bug", "disk", "violation"),
     [("acks before commit", "0.1", "lost"), ("marks apart", "0.02", "repeated")],
@@ -57,6 +60,7 @@ POINTS = [
 PASSES = (1, 2, 4) if FULL else (2,)  # of these points, at which to die
 
 
+@on_every_database
 def test_kills_at_every_point_lose_and_repeat_nothing(make_place: MakePlace) -> None:
     """Wherever between receipt and the last mark a process dies, the next one makes it good."""
     place = make_place()

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from conftest import MakePlace
-from crashkit import Place, head_of, send
+from crashkit import MakePlace, Place, head_of, send
 
 from animica_hooks.testing import make_event
 

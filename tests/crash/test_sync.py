@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MakePlace
-from crashkit import Place, send
+from crashkit import MakePlace, Place, send
 
 from animica_hooks.testing import make_event
 

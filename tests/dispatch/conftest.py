@@ -1,7 +1,6 @@
 """Benches, and a worker that does not come round by itself."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,12 +38,12 @@ def quick_poll(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def start_bench(tmp_path: Path) -> AsyncIterator[MakeBench]:
+async def start_bench(inbox_url: str) -> AsyncIterator[MakeBench]:
     """Starts benches on one database; they are stopped at the end."""
     started: list[Bench] = []
 
     async def start_bench(router: Router, **options: Any) -> Bench:
-        bench = Bench(tmp_path / "hooks.db", router, **options)
+        bench = Bench(inbox_url, router, **options)
         started.append(bench)
         await bench.start()
         return bench

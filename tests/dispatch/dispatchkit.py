@@ -5,8 +5,6 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import func, select
@@ -21,7 +19,7 @@ from animica_hooks.store.base import Store
 from animica_hooks.store.committer import Committer
 from animica_hooks.store.connect import make_store
 from animica_hooks.store.queries import find_failures, find_jobs
-from animica_hooks.store.records import NewEvent
+from animica_hooks.store.records import NewEvent, new_job
 from animica_hooks.store.tables import jobs
 from animica_hooks.store.views import FailureView, JobView
 from animica_hooks.telemetry import Counters, Observation, Telemetry
@@ -74,7 +72,7 @@ class Bench:
 
     def __init__(
         self,
-        path: Path,
+        url: str,
         router: Router,
         *,
         clock: Clock | None = None,
@@ -87,9 +85,7 @@ class Bench:
         owner: str = "bench",
     ) -> None:
         self.router = router
-        self.store: Store = make_store(
-            f"sqlite:///{path}", owner=owner, lease_s=lease_s, handlers=concurrency
-        )
+        self.store: Store = make_store(url, owner=owner, lease_s=lease_s, handlers=concurrency)
         if clock is not None:
             setattr(self.store, "now", clock)  # noqa: B010 - mypy takes it for a method
         self.options = {"concurrency": concurrency, "threads": threads, "rand": rand}
@@ -147,6 +143,15 @@ class Bench:
         """Have events stored, each with its jobs."""
         await asyncio.gather(*[self.committer.deliver(self.new(id, type, data)) for id in ids])
 
+    async def deliver_in_line(self, *ids: str, type: str = "order.paid", data: Any = None) -> None:
+        """Have events stored as a receiver does for handlers that are not plain."""
+        for id in ids:
+            new = self.new(id, type, data)
+            by_id = {self.ids[h.name]: h for h in self.router.handlers}
+            new.others = tuple(new_job(n, by_id[n], new.event) for n in new.handler_ids)
+            new.handler_ids = ()
+            await self.committer.deliver(new)
+
     def new(self, id: str, type: str = "order.paid", data: Any = None) -> NewEvent:
         body = json.dumps({"id": id, "type": type, "data": data or {}}).encode()
         now = self.store.now()
@@ -154,7 +159,7 @@ class Bench:
             id=id, type=type, body=body, endpoint="animica", received_at=from_micros(now)
         )
         handlers = [self.ids[h.name] for h in self.router.handlers if h.takes("animica", type)]
-        return NewEvent(event, sha256(body).digest(), b"", now, tuple(handlers), "secret")
+        return NewEvent(event, now, tuple(handlers), "secret")
 
     async def looked(self) -> None:
         """Wait until the worker has looked for jobs once more, from the beginning to the end."""
@@ -224,11 +229,12 @@ class _Reading:
 # Whole apps
 
 
-def make_hooks(folder: Path, **options: Any) -> Hooks:
+def make_hooks(url: str, **options: Any) -> Hooks:
+    """Return an app with a database."""
     return Hooks(
         **{
             "signing_secret": SECRET,
-            "database_url": f"sqlite:///{folder / 'hooks.db'}",
+            "database_url": url,
             "routers": [],
             "retry": ONCE,
             **options,

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from animica_hooks import Discard, Event, Job, RetryLater, RetryPolicy, Router
 from animica_hooks.core.outcome import from_micros
 from animica_hooks.dispatch import slots
+from animica_hooks.dispatch.runner import failure_of
 
 pytestmark = pytest.mark.usefixtures("quick_poll")
 
@@ -35,6 +36,19 @@ class Unprintable(Exception):
 
     def __str__(self) -> str:
         raise ZeroDivisionError
+
+
+class Exits(Exception):
+    """Ends the process where its message would be, or would."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+class Unwritable(Exception):
+    """Has a name that no database can hold."""
+
+    __qualname__ = "\ud800"
 
 
 def recurse() -> None:
@@ -58,6 +72,7 @@ RAISED: list[Any] = [
     TimeoutError("the handler's own"),
     MemoryError(),
     Unprintable(),
+    Exits(),
     BrokenPipeError(32, "gone"),
 ]
 # What a coroutine or a thread can not carry is turned into this by Python itself.
@@ -137,6 +152,11 @@ async def test_deep_and_many_errors_end_only_their_attempt(
     await ran_and_lives(await start_bench(router, retry=AT_ONCE), name)
 
 
+def test_what_is_kept_of_an_error_can_be_written() -> None:
+    """A mark that no database can hold would be tried again for ever, and all else with it."""
+    assert "?" == failure_of(Unwritable("\ud800")).error.encode().decode()
+
+
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 async def test_whatever_is_raised_beside_a_session_rolls_back(
     start_bench: MakeBench, router: Router, error: BaseException
@@ -145,7 +165,7 @@ async def test_whatever_is_raised_beside_a_session_rolls_back(
 
     @router.on("bad.*", name="bad")
     async def bad(event: Event, session: AsyncSession) -> None:
-        await session.execute(text("CREATE TABLE effects (x)"))
+        await session.execute(text("CREATE TABLE effects (x INTEGER)"))
         raise error
 
     @router.on("good.*", name="good")
@@ -350,7 +370,7 @@ async def test_a_thread_that_ends_too_late_has_no_effect(
 
     bench = await start_bench(router)
     async with bench.store.write("test") as connection:
-        await connection.exec_driver_sql("CREATE TABLE effects (attempt)")
+        await connection.exec_driver_sql("CREATE TABLE effects (attempt INTEGER)")
     await bench.deliver("evt_1")
     await bench.settled()
     release.set()

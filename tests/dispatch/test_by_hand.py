@@ -3,7 +3,6 @@
 import threading
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from dispatchkit import (
@@ -43,8 +42,8 @@ def handled() -> Handled:
 
 
 @pytest.fixture
-async def hooks(tmp_path: Path, handled: Handled) -> AsyncIterator[Hooks]:
-    hooks = make_hooks(tmp_path)
+async def hooks(inbox_url: str, handled: Handled) -> AsyncIterator[Hooks]:
+    hooks = make_hooks(inbox_url)
 
     @hooks.on("order.*", name="ships")
     async def ships(event: Event, job: Job) -> None:
@@ -236,10 +235,10 @@ async def test_stats_tell_what_waits_and_what_ended_badly(
     assert 2 == stats.counts["attempts.bury"]
 
 
-async def test_stats_show_stuck_threads(tmp_path: Path) -> None:
+async def test_stats_show_stuck_threads(inbox_url: str) -> None:
     """A plain function that hangs past its timeout is seen, until it ends."""
     release = threading.Event()
-    hooks = make_hooks(tmp_path, timeout=0.05)
+    hooks = make_hooks(inbox_url, timeout=0.05)
 
     @hooks.on("*", name="hangs")
     def hangs(event: Event) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from databases import on_every_database
 from dispatchkit import all_jobs, deliver, make_hooks, post, settled
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,20 +15,20 @@ from animica_hooks import Discard, Event, Hooks, Job, RetryLater
 from animica_hooks.errors import ReplayRefused
 from animica_hooks.testing import make_event
 
-pytestmark = pytest.mark.usefixtures("quick_poll")
+pytestmark = [pytest.mark.usefixtures("quick_poll"), on_every_database]
 
 
 @pytest.fixture
-async def hooks(tmp_path: Path) -> AsyncIterator[Hooks]:
+async def hooks(inbox_url: str) -> AsyncIterator[Hooks]:
     """A running app whose handlers write to a table of their own, after one event."""
-    hooks = make_hooks(tmp_path)
+    hooks = make_hooks(inbox_url)
 
     @hooks.on("order.*", name="coroutine")
     async def coroutine(event: Event, session: AsyncSession) -> None:
         await session.execute(text("SELECT * FROM effects"))
         await session.execute(text("INSERT INTO effects VALUES ('a'), ('b')"))
         await session.commit()
-        await session.execute(text("UPDATE effects SET id = id || '!'"))
+        await session.execute(text("UPDATE effects SET id = 'c'"))
 
     @hooks.on("order.*", name="plain")
     def plain(event: Event, session: Session, job: Job) -> None:
@@ -39,7 +40,7 @@ async def hooks(tmp_path: Path) -> AsyncIterator[Hooks]:
     async def bare(event: Event) -> None: ...
 
     async with hooks.lifespan():
-        await execute(hooks, "CREATE TABLE effects (id)")
+        await execute(hooks, "CREATE TABLE effects (id TEXT)")
         await deliver(hooks, "evt_1", type="order.paid")
         await settled(hooks)
         yield hooks
@@ -111,9 +112,9 @@ async def test_handlers_without_a_session_are_refused(hooks: Hooks) -> None:
         (ValueError("token " + "whsec" + "_abcdefghijklmnop"), "ValueError: token ***"),
     ],
 )
-async def test_every_end_is_described(tmp_path: Path, error: BaseException, described: str) -> None:
+async def test_every_end_is_described(inbox_url: str, error: BaseException, described: str) -> None:
     """Outcomes and errors of any kind are told by name, without secrets, and end nothing else."""
-    hooks = make_hooks(tmp_path, dispatch=False)
+    hooks = make_hooks(inbox_url, dispatch=False)
 
     @hooks.on("*", name="coroutine")
     async def coroutine(event: Event, session: AsyncSession) -> None:
@@ -131,13 +132,13 @@ async def test_every_end_is_described(tmp_path: Path, error: BaseException, desc
     assert [described, described] == [run.error for run in done.runs]
 
 
-async def test_a_dry_run_that_hangs_is_ended(tmp_path: Path) -> None:
+async def test_a_dry_run_that_hangs_is_ended(inbox_url: str) -> None:
     """The handler's timeout holds in a dry run too."""
-    hooks = make_hooks(tmp_path, dispatch=False, timeout=0.05)
+    hooks = make_hooks(inbox_url, dispatch=False, timeout=0.05)
 
     @hooks.on("*", name="hangs")
     async def hangs(event: Event, session: AsyncSession) -> None:
-        await session.execute(text("CREATE TABLE mine (x)"))
+        await session.execute(text("CREATE TABLE mine (x INTEGER)"))
         await asyncio.Event().wait()
 
     async with hooks.lifespan():

@@ -5,14 +5,18 @@ import logging
 from collections import Counter
 
 import pytest
+from databases import on_every_database
 from dispatchkit import NOON, Bench, Clock, MakeBench, numbered, until
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from animica_hooks import Event, RetryPolicy, Router
+from animica_hooks.core.fair import Claimant
 from animica_hooks.core.job import Verb
 from animica_hooks.core.outcome import SECOND, Transition, from_micros
 from animica_hooks.store.records import Batch, LeasedJob, Mark
 
-pytestmark = pytest.mark.usefixtures("quick_poll")
+pytestmark = [pytest.mark.usefixtures("quick_poll"), on_every_database]
 
 
 async def leave_behind(bench: Bench, *ids: str) -> list[LeasedJob]:
@@ -47,6 +51,29 @@ def attempts(bench: Bench) -> dict[str, int]:
     """Return how attempts ended, by how many."""
     counted = bench.counters.counts.items()
     return {name[9:]: count for name, count in counted if name.startswith("attempts.")}
+
+
+async def test_a_renewal_of_what_has_just_ended_is_no_alarm(
+    start_bench: MakeBench, router: Router
+) -> None:
+    """Where every job ends under its own lease nobody is told that something came too late."""
+
+    @router.on("*", name="short")
+    async def short(event: Event) -> None:
+        await asyncio.sleep(0.01)
+
+    @router.on("*", name="writes")
+    async def writes(event: Event, session: AsyncSession) -> None:
+        await session.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
+
+    bench = await start_bench(router, concurrency=4, lease_s=0.2)
+    async with bench.store.write("test") as connection:
+        await connection.exec_driver_sql("CREATE TABLE effects (id TEXT)")
+    await bench.deliver(*numbered(150))
+    await bench.settled()
+
+    assert {"complete": 300} == attempts(bench)
+    assert 0 == bench.counters.counts["fenced"]
 
 
 async def test_a_process_that_was_only_late_keeps_its_jobs(
@@ -167,7 +194,7 @@ async def died_alone(bench: Bench, clock: Clock) -> None:
     [job] = await leave_behind(bench, "evt_bad")
     released = Transition(Verb.RELEASE, clock(), attempts=0, failed=0, orphaned=True)
     await bench.store.commit(Batch(marks=[Mark(job.id, job.fence, 1, released)]))
-    claim = Batch(claim=1, claim_for=[job.handler_id], claim_orphans=True)
+    claim = Batch(claim=1, claim_for=[Claimant(job.handler_id)], claim_orphans=True)
     assert 1 == len((await bench.store.commit(claim)).claimed)
 
 

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import on_every_database
 from dispatchkit import all_jobs, deliver, make_hooks, numbered, settled
 
 from animica_hooks import Discard, Event, Hooks, Job
 from animica_hooks.errors import ConfigurationError, ReplayRefused
 
-pytestmark = pytest.mark.usefixtures("quick_poll")
+pytestmark = [pytest.mark.usefixtures("quick_poll"), on_every_database]
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Shop:
     """
 
     hooks: Hooks
-    folder: Path
+    url: str
     broken: bool = True
     jobs: list[Job] = field(default_factory=list)
 
@@ -39,9 +40,9 @@ class Shop:
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    hooks = make_hooks(tmp_path)
-    shop = Shop(hooks, tmp_path)
+def shop(tmp_path: Path, inbox_url: str) -> Shop:
+    hooks = make_hooks(inbox_url)
+    shop = Shop(hooks, inbox_url)
 
     @hooks.on("order.*", name="ships")
     async def ships(event: Event, job: Job) -> None:
@@ -183,7 +184,7 @@ async def test_the_latest_job_counts(worked: Shop) -> None:
 
 async def test_what_is_still_to_run_is_not_repeated(shop: Shop) -> None:
     """Jobs that wait are counted as skipped, and a replay begun twice makes them once."""
-    shop.hooks.settings = make_hooks(shop.folder, dispatch=False).settings
+    shop.hooks.settings = make_hooks(shop.url, dispatch=False).settings
     async with shop.hooks.lifespan():
         await deliver(shop.hooks, "evt_1", "evt_2", type="order.paid")
 
@@ -279,7 +280,7 @@ async def test_a_rate_that_is_none_is_refused(worked: Shop, rate: float) -> None
 async def test_a_new_handler_gets_old_events(worked: Shop) -> None:
     """A handler that is registered later is replayed what it would have taken."""
     ran: list[str] = []
-    later = make_hooks(worked.folder)
+    later = make_hooks(worked.url)
 
     @later.on("order.*", name="new")
     async def new(event: Event, job: Job) -> None:

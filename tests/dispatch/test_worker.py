@@ -5,11 +5,11 @@ import gc
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from databases import on_every_database
 from dispatchkit import (
     FULL,
     PATIENCE_S,
@@ -23,11 +23,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from animica_hooks import Event, RetryPolicy, Router
+from animica_hooks.dispatch.slots import HELD_PER_SLOT
 from animica_hooks.errors import StoreUnavailable
-from animica_hooks.store.records import Batch
-from animica_hooks.store.sqlite import SqliteStore
+from animica_hooks.store import inbox
+from animica_hooks.store.records import Batch, ExpiredLease
 
-pytestmark = pytest.mark.usefixtures("no_poll")
+pytestmark = [pytest.mark.usefixtures("no_poll"), on_every_database]
 
 
 # Promptly
@@ -81,10 +82,10 @@ async def stored_without_running(bench: Bench, count: int) -> None:
     await bench.store.commit(Batch(deliveries=[bench.new(id) for id in numbered(count)]))
 
 
-async def test_fresh_events_do_not_overtake_older_ones(
+async def test_fresh_events_leave_room_for_older_ones(
     start_bench: MakeBench, router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a worker does not know what waits, nothing new is handed to it past that."""
+    """While a worker does not know what waits, half of what it may hold is kept for that."""
     ran: list[str] = []
 
     @router.on("*", name="one")
@@ -94,23 +95,27 @@ async def test_fresh_events_do_not_overtake_older_ones(
     first = await start_bench(router)
     await stored_without_running(first, 3)
     may_look = asyncio.Event()
-    read = SqliteStore.read
+    expired_leases = inbox.expired_leases
 
-    @asynccontextmanager
-    async def held_up(store: SqliteStore) -> AsyncIterator[AsyncConnection]:
+    async def held_up(
+        connection: AsyncConnection, handler_ids: Sequence[int], now: int
+    ) -> Sequence[ExpiredLease]:
         await may_look.wait()
-        async with read(store) as connection:
-            yield connection
+        return await expired_leases(connection, handler_ids, now)
 
     with monkeypatch.context() as patched:
-        patched.setattr(SqliteStore, "read", held_up)
+        patched.setattr(inbox, "expired_leases", held_up)
         second = await start_bench(router, owner="second", concurrency=1)
-        await second.deliver("evt_fresh")
-        assert [] == ran
+        fresh = [f"evt_fresh_{number}" for number in range(HELD_PER_SLOT)]
+        committed = await second.store.commit(
+            Batch(deliveries=[second.new(id) for id in fresh], room=second.worker.room())
+        )
+        assert HELD_PER_SLOT // 2 == len(committed.leased)
+        second.worker.accept(committed.leased, waiting=True)
         may_look.set()
         await second.settled()
 
-    assert [*numbered(3), "evt_fresh"] == ran
+    assert {*numbered(3), *fresh} == set(ran)
 
 
 async def test_a_backlog_larger_than_the_room_is_worked_off(
@@ -223,7 +228,7 @@ async def test_effects_commit_with_their_jobs(start_bench: MakeBench, router: Ro
 
     bench = await start_bench(router)
     async with bench.store.write("test") as connection:
-        await connection.exec_driver_sql("CREATE TABLE effects (handler, id)")
+        await connection.exec_driver_sql("CREATE TABLE effects (handler TEXT, id TEXT)")
     await bench.deliver(*numbered(100))
     await bench.settled()
 
@@ -406,7 +411,7 @@ async def test_a_coroutine_that_takes_too_long_is_broken_off_uncounted(
 
     @router.on("*", name="slow")
     async def slow(event: Event, session: AsyncSession) -> None:
-        await session.execute(text("CREATE TABLE effects (x)"))
+        await session.execute(text("INSERT INTO effects VALUES (1)"))
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -414,6 +419,8 @@ async def test_a_coroutine_that_takes_too_long_is_broken_off_uncounted(
             raise
 
     bench = await start_bench(router)
+    async with bench.store.write("test") as connection:
+        await connection.execute(text("CREATE TABLE effects (x INTEGER)"))
     await bench.deliver("evt_1")
     await bench.idle()
     took = await drain(bench, 0.1)
@@ -422,8 +429,7 @@ async def test_a_coroutine_that_takes_too_long_is_broken_off_uncounted(
     assert ["evt_1"] == cancelled
     assert ["evt_1"] == await given_back(bench)
     async with bench.store.read() as connection:
-        named = "SELECT count(*) FROM sqlite_master WHERE name = 'effects'"
-        assert 0 == (await connection.exec_driver_sql(named)).scalar()
+        assert 0 == await connection.scalar(text("SELECT count(*) FROM effects"))
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "plain"])
@@ -462,7 +468,7 @@ async def test_a_commit_under_way_is_not_broken_off(
 
     @router.on("*", name="writes")
     async def writes(event: Event, session: AsyncSession) -> None:
-        await session.execute(text("CREATE TABLE effects (x)"))
+        await session.execute(text("CREATE TABLE effects (x INTEGER)"))
 
     bench = await start_bench(router)
     returned = asyncio.Event()

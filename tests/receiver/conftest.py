@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receiving import SECRET, url
+from receiving import SECRET, Database, url
 
 from animica_hooks import Hooks
 
@@ -17,12 +17,16 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "hooks.db"
+def database(request: pytest.FixtureRequest, database_kind: str, tmp_path: Path) -> Database:
+    """A database that no other test uses; without tables where it is a file."""
+    if database_kind == "sqlite":
+        return tmp_path / "hooks.db"
+    url: str = request.getfixturevalue("empty_database")(database_kind)
+    return url
 
 
 @pytest.fixture
-def make_hooks(database: Path) -> Callable[..., Hooks]:
+def make_hooks(database: Database) -> Callable[..., Hooks]:
     """Make a ``Hooks`` of this test's database, with no handlers of other tests."""
 
     def make(**options: Any) -> Hooks:

@@ -10,21 +10,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import uvicorn
+from databases import engine_of
+from sqlalchemy import Connection, make_url
 
 from animica_hooks.testing import make_event, sign
 
 SECRET = "whsec_for-the-tests-of-the-receiver"
 OTHER_SECRET = "whsec_of-somebody-else-altogether"
+_TESTS = Path(__file__).parent.parent
 PATIENCE_S = 20.0  # how long a test waits for what should happen at once
 
 Header = tuple[bytes, bytes]
+Database = Path | str  # an SQLite file, or the URL of a database on a server
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -149,14 +153,31 @@ async def deliver(app: App, body: bytes | None = None, path: str = "/") -> Reply
     return await ask(app, request)
 
 
-def url(database: Path) -> str:
-    return f"sqlite:///{database}"
+def url(database: Database) -> str:
+    return database if isinstance(database, str) else f"sqlite:///{database}"
 
 
-def rows(database: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
+def rows(database: Database, query: str, *values: object) -> list[tuple[Any, ...]]:
     """Read the database as any other program does."""
+    if isinstance(database, str):
+        with _connected(database) as connection:
+            return [tuple(row) for row in connection.exec_driver_sql(query)]
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(query, values).fetchall()
+
+
+def write(database: Database, statement: str) -> None:
+    """Change the database as any other program does."""
+    with _connected(url(database)) as connection:
+        connection.exec_driver_sql(statement)
+
+
+@contextmanager
+def _connected(database: str) -> Iterator[Connection]:
+    engine = engine_of(make_url(database).drivername, database)
+    with engine.begin() as connection:
+        yield connection
+    engine.dispose()
 
 
 def set_schema(database: Path, version: str) -> None:
@@ -171,16 +192,16 @@ def spoil(database: Path, content: bytes = b"It was a dark and stormy night. " *
     database.write_bytes(content)
 
 
-def stored_ids(database: Path) -> list[str]:
+def stored_ids(database: Database) -> list[str]:
     return [id for (id,) in rows(database, "SELECT id FROM hooks_events ORDER BY seq")]
 
 
-def count(database: Path, table: str) -> int:
+def count(database: Database, table: str) -> int:
     [(found,)] = rows(database, f"SELECT count(*) FROM {table}")
     return int(found)
 
 
-def is_empty(database: Path) -> bool:
+def is_empty(database: Database) -> bool:
     """Tell whether nothing that was delivered has left a trace."""
     tables = ("hooks_events", "hooks_jobs", "hooks_quarantine", "hooks_redeliveries")
     return not any(count(database, table) for table in tables)
@@ -241,7 +262,7 @@ class Process:
             [sys.executable, "-m", "uvicorn", f"served:{app}", "--fd", str(self._socket.fileno()),
              "--http", "httptools", "--log-level", "warning", "--timeout-graceful-shutdown", "5"],
             cwd=Path(__file__).parent,
-            env={**os.environ, "DATABASE_URL": url(database)},
+            env={**os.environ, "DATABASE_URL": url(database), "PYTHONPATH": str(_TESTS)},
             pass_fds=[self._socket.fileno()],
         )  # fmt: skip
 

@@ -24,9 +24,9 @@ async def _start(hooks: Hooks) -> None:
 @pytest.mark.parametrize(
     ("wrong", "advice"),
     [
-        ("postgresql://user:hunter2@localhost/hooks", "only sqlite:/// is supported"),
-        ("mysql://user:hunter2@localhost/hooks", "only sqlite:/// is supported"),
-        ("sqlite+aiosqlite:///hooks.db", "only sqlite:/// is supported"),
+        ("oracle://user:hunter2@localhost/hooks", "begins with oracle://, which is not"),
+        ("postgresql+psycopg://user:hunter2@localhost/hooks", "without a driver"),
+        ("sqlite+aiosqlite:///hooks.db", "without a driver"),
         ("hooks.db", "not a URL"),
         ("sqlite//hooks.db?hunter2", "not a URL"),
         ("sqlite://", "names no file"),

@@ -4,12 +4,12 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from receiving import Server, ask, count, deliver, rows, signed, stored_ids, until
+from databases import on_every_database
+from receiving import Database, Server, ask, count, deliver, rows, signed, stored_ids, until, write
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,27 +17,28 @@ from animica_hooks import Event, Hooks
 from animica_hooks.core import event as core_event
 from animica_hooks.testing import make_event
 
+pytestmark = on_every_database
 REPLAYS = 100
 
 
 @pytest.fixture
-def hooks(make_hooks: Callable[..., Hooks]) -> Hooks:
+def hooks(make_hooks: Callable[..., Hooks], database: Database) -> Hooks:
     """Return a receiver whose handler leaves one row for each time it has run."""
-    hooks = make_hooks()
+    hooks = make_hooks(auto_migrate=True)
+    write(database, "CREATE TABLE effects (event_id TEXT)")
 
     @hooks.on("*", name="effect")
     async def effect(event: Event, session: AsyncSession) -> None:
-        await session.execute(text("CREATE TABLE IF NOT EXISTS effects (event_id TEXT)"))
         await session.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
 
     return hooks
 
 
-def _all_done(database: Path) -> bool:
+def _all_done(database: Database) -> bool:
     return not rows(database, "SELECT id FROM hooks_jobs WHERE state <> 'succeeded'")
 
 
-async def _replay_at_once(hooks: Hooks, database: Path) -> tuple[list[int], int, int]:
+async def _replay_at_once(hooks: Hooks, database: Database) -> tuple[list[int], int, int]:
     """Send one request many times at once; return the statuses, the events and the effects."""
     body = make_event("payment.succeeded")
     async with hooks.lifespan():
@@ -47,14 +48,14 @@ async def _replay_at_once(hooks: Hooks, database: Path) -> tuple[list[int], int,
     return statuses, count(database, "hooks_events"), count(database, "effects")
 
 
-async def test_replays_at_once(hooks: Hooks, database: Path) -> None:
+async def test_replays_at_once(hooks: Hooks, database: Database) -> None:
     """One request sent 100 times at once is answered 204 each time, stored once, handled once."""
     assert ([204] * REPLAYS, 1, 1) == await _replay_at_once(hooks, database)
     assert [(REPLAYS - 1, 0)] == rows(database, "SELECT count, conflict FROM hooks_redeliveries")
 
 
 async def test_replays_at_once_would_show_a_missing_deduplication(
-    hooks: Hooks, database: Path, monkeypatch: pytest.MonkeyPatch
+    hooks: Hooks, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The test above fails for a receiver that takes each delivery for an event of its own."""
     numbers = itertools.count()
@@ -69,7 +70,7 @@ async def test_replays_at_once_would_show_a_missing_deduplication(
     assert expected == await _replay_at_once(hooks, database)
 
 
-def test_replays_at_once_over_http(hooks: Hooks, database: Path) -> None:
+def test_replays_at_once_over_http(hooks: Hooks, database: Database) -> None:
     """The same holds over real connections."""
     request = signed(make_event("payment.succeeded"))
 
@@ -91,7 +92,7 @@ def test_replays_at_once_over_http(hooks: Hooks, database: Path) -> None:
 
 
 async def test_other_body_is_a_conflict(
-    hooks: Hooks, database: Path, caplog: pytest.LogCaptureFixture
+    hooks: Hooks, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An id that comes again with another body: the first counts, both hashes are recorded."""
     first, second = (make_event("a.b", {"amount": n}, id="evt_1") for n in (1, 2))
@@ -102,9 +103,7 @@ async def test_other_body_is_a_conflict(
         [event] = [event async for event in hooks.events()]
         counts = (await hooks.stats()).counts
 
-    assert [(first, hashes[0].digest())] == rows(
-        database, "SELECT body, body_hash FROM hooks_events"
-    )
+    assert [(first,)] == rows(database, "SELECT body FROM hooks_events")
     assert [(hashes[0].digest(), 0, 1), (hashes[1].digest(), 1, 2)] == rows(
         database, "SELECT body_hash, conflict, count FROM hooks_redeliveries ORDER BY conflict"
     )
@@ -117,7 +116,7 @@ async def test_other_body_is_a_conflict(
     assert "amount" not in caplog.text
 
 
-async def test_conflict_within_one_commit(hooks: Hooks, database: Path) -> None:
+async def test_conflict_within_one_commit(hooks: Hooks, database: Database) -> None:
     """Two bodies under one id that are committed together: one counts, the other is a conflict."""
     bodies = [make_event("a.b", {"amount": n}, id="evt_1") for n in range(10)]
     async with hooks.lifespan():
@@ -130,7 +129,7 @@ async def test_conflict_within_one_commit(hooks: Hooks, database: Path) -> None:
 
 
 async def test_duplicate_after_a_restart(
-    make_hooks: Callable[..., Hooks], hooks: Hooks, database: Path
+    make_hooks: Callable[..., Hooks], hooks: Hooks, database: Database
 ) -> None:
     """What was delivered before a restart is a duplicate after it."""
     body = make_event("a.b", id="evt_1")
@@ -146,7 +145,7 @@ async def test_duplicate_after_a_restart(
     [("evt_a", "EVT_A"), ("evt_a", "evt_a "), ("evt_" + "x" * 250 + "a", "evt_" + "x" * 250 + "b")],
 )
 async def test_ids_are_told_apart_byte_by_byte(
-    hooks: Hooks, database: Path, alike: tuple[str, str]
+    hooks: Hooks, database: Database, alike: tuple[str, str]
 ) -> None:
     """Ids that differ in case, by a space at the end, or only late are different events."""
     async with hooks.lifespan():

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databases import on_every_database
 from receiving import (
+    Database,
     Server,
     count,
     deliver,
@@ -32,6 +34,9 @@ from starlette.applications import Starlette
 
 from animica_hooks import ConfigurationError, Event, Hooks
 from animica_hooks.testing import make_event
+
+TESTS = Path(__file__).resolve().parent.parent
+
 
 IS_FULL = os.environ.get("ANIMICA_HOOKS_TEST_SIZE") == "full"
 
@@ -53,8 +58,9 @@ async def _stop(hooks: Hooks) -> None:
     await hooks._stop(hooks._runtime)
 
 
+@on_every_database
 async def test_first_requests_start_it_once(
-    hooks: Hooks, database: Path, caplog: pytest.LogCaptureFixture
+    hooks: Hooks, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a lifespan the first requests, however many at once, start it once, and say so."""
     replies = await asyncio.gather(*(deliver(hooks) for _ in range(20)))
@@ -133,7 +139,8 @@ async def test_start_that_is_put_right(make_hooks: Callable[..., Hooks], tmp_pat
 # Started by a lifespan.
 
 
-async def test_lifespan(hooks: Hooks, database: Path, caplog: pytest.LogCaptureFixture) -> None:
+@on_every_database
+async def test_lifespan(hooks: Hooks, database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """With its lifespan it starts before the first request, and says nothing."""
     async with hooks.lifespan():
         assert 0 == count(database, "hooks_events")
@@ -191,7 +198,7 @@ async def test_lifespan_protocol(hooks: Hooks) -> None:
 
 async def test_lifespan_protocol_of_a_wrong_set_up(make_hooks: Callable[..., Hooks]) -> None:
     """Where it can not start, the server is told why."""
-    hooks = make_hooks(database_url="postgresql://localhost/hooks?password=hunter2hunter2")
+    hooks = make_hooks(database_url="oracle://localhost/hooks?password=hunter2hunter2")
     sent = []
 
     async def receive() -> dict[str, str]:
@@ -204,7 +211,7 @@ async def test_lifespan_protocol_of_a_wrong_set_up(make_hooks: Callable[..., Hoo
         await hooks({"type": "lifespan"}, receive, send)
     [failed] = sent
     assert "lifespan.startup.failed" == failed["type"]
-    assert "only sqlite:/// is supported" in failed["message"]
+    assert "oracle://, which is not supported" in failed["message"]
     assert "hunter2" not in failed["message"]
 
 
@@ -236,7 +243,7 @@ def _run(script: str, database: Path) -> str:
     """Run a script in a process of its own, and return what it prints."""
     return subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "DATABASE_URL": url(database)},
+        env={**os.environ, "DATABASE_URL": url(database), "PYTHONPATH": str(TESTS)},
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,

@@ -2,10 +2,10 @@
 
 import json
 import logging
-from pathlib import Path
 
 import pytest
-from receiving import count, deliver, is_empty, rows, stored_ids, until
+from databases import on_every_database
+from receiving import Database, count, deliver, is_empty, rows, stored_ids, until
 
 from animica_hooks import Event, Hooks, RetryPolicy
 from animica_hooks.testing import make_event
@@ -53,9 +53,10 @@ UNUSABLE: dict[str, bytes] = {
 }
 
 
+@on_every_database
 @pytest.mark.parametrize("kind", UNUSABLE)
 async def test_unusable_is_kept(
-    hooks: Hooks, database: Path, kind: str, caplog: pytest.LogCaptureFixture
+    hooks: Hooks, database: Database, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An authentic delivery that is no event is answered 204 and kept raw, once, with a warning."""
     body = UNUSABLE[kind]
@@ -88,8 +89,9 @@ USABLE: dict[str, bytes] = {
 }
 
 
+@on_every_database
 @pytest.mark.parametrize("kind", USABLE)
-async def test_odd_is_stored_as_sent(hooks: Hooks, database: Path, kind: str) -> None:
+async def test_odd_is_stored_as_sent(hooks: Hooks, database: Database, kind: str) -> None:
     """JSON that is odd but usable is an event, whose stored bytes are those that were sent."""
     async with hooks.lifespan():
         assert 204 == (await deliver(hooks, USABLE[kind])).status
@@ -99,9 +101,10 @@ async def test_odd_is_stored_as_sent(hooks: Hooks, database: Path, kind: str) ->
 TYPES = ["never.heard", "__proto__", "x" * 10_000, "a\nb\x1b[31mc", "a.é\u2028b", "<script>", "%s"]
 
 
+@on_every_database
 @pytest.mark.parametrize("type", TYPES)
 async def test_odd_type(
-    hooks: Hooks, database: Path, type: str, caplog: pytest.LogCaptureFixture
+    hooks: Hooks, database: Database, type: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A type is any text: stored as it is, shown in no more than a line of the log."""
     caplog.set_level(logging.DEBUG, "animica_hooks")
@@ -133,7 +136,8 @@ def test_unprintable_would_see_a_raw_type(type: str, caplog: pytest.LogCaptureFi
     assert 1 == len(_unprintable(caplog.records))
 
 
-async def test_type_that_is_too_long(hooks: Hooks, database: Path) -> None:
+@on_every_database
+async def test_type_that_is_too_long(hooks: Hooks, database: Database) -> None:
     """A type longer than any that a person gives is kept in the quarantine."""
     async with hooks.lifespan():
         assert 204 == (await deliver(hooks, make_event("x" * 100_000))).status

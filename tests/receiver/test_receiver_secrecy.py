@@ -72,10 +72,12 @@ async def _run_everything(hooks: Hooks, database: Path) -> None:
             _delivery().replace(b"content-length", b"1"),
         ):
             await ask(hooks, request)
+        # For the next one blocks the loop that a handler's transaction needs to end.
+        await _rest(database)
         with closing(sqlite3.connect(database, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             assert 503 == (await ask(hooks, _delivery())).status
-        await until(lambda: not rows(database, "SELECT 1 FROM hooks_jobs WHERE state = 'leased'"))
+        await _rest(database)
         await hooks.replay(all=True)
         await hooks.replay(all=True, dry_run=True, force=True)
         async for _ in hooks.events():
@@ -83,6 +85,11 @@ async def _run_everything(hooks: Hooks, database: Path) -> None:
         async for _ in hooks.jobs():
             pass
         await hooks.stats()
+
+
+async def _rest(database: Path) -> None:
+    """Wait until no handler runs."""
+    await until(lambda: not rows(database, "SELECT 1 FROM hooks_jobs WHERE state = 'leased'"))
 
 
 def _canaries(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -116,7 +116,9 @@ def test_streamed_too_large(database: Path) -> None:
         before = process.peak_memory
         for _ in range(5):
             reply, sent = _stream(process.port, 200 * MEGABYTE)
-            assert (413, "payload_too_large") == (reply.status, reply.code)
+            # A server that leaves input unread resets the connection: the answer's end may be lost.
+            assert 413 == reply.status
+            assert reply.code in ("payload_too_large", "")
             assert sent < 20 * MEGABYTE  # what the sockets' buffers hold
         assert process.peak_memory - before < 5 * MEGABYTE
         assert 1 == count(database, "hooks_events")

@@ -1,7 +1,6 @@
-"""A store on a new database. The contract runs on whatever ``database_url`` names."""
+"""A store on a new database. Tests marked ``on_every_database`` run on each kind there is."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from storekit import Clock, Opens
@@ -13,12 +12,6 @@ from animica_hooks.store.connect import make_store
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    """An empty database that no other test uses."""
-    return f"sqlite:///{tmp_path / 'inbox.db'}"
 
 
 @pytest.fixture
@@ -48,5 +41,6 @@ async def open_store(
 
 
 @pytest.fixture
-async def store(open_store: Opens) -> Store:
+async def store(open_store: Opens, inbox_url: str) -> Store:
+    """A store on a database with its tables and nothing in them."""
     return await open_store()

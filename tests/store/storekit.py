@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy import Table, select
 
 from animica_hooks.core.event import Event
+from animica_hooks.core.fair import Claimant
 from animica_hooks.core.job import Verb
 from animica_hooks.core.outcome import COMPLETED, SECOND, Transition, from_micros
 from animica_hooks.core.routing import Handler, Router
@@ -19,6 +20,7 @@ from animica_hooks.store.records import (
     LeasedJob,
     Mark,
     NewEvent,
+    NewJob,
     NewQuarantined,
 )
 from animica_hooks.store.tables import failures, jobs
@@ -53,6 +55,7 @@ def new_event(
     type: str = "order.paid",
     body: bytes | None = None,
     handlers: Sequence[int] = (1,),
+    others: Sequence[NewJob] = (),
     endpoint: str = "animica",
     headers: bytes = b"",
     received_at: int = NOON,
@@ -67,8 +70,7 @@ def new_event(
         received_at=from_micros(received_at),
         raw_headers=headers,
     )
-    digest = sha256(content).digest()
-    return NewEvent(event, digest, headers, received_at, tuple(handlers), "secret")
+    return NewEvent(event, received_at, tuple(handlers), "secret", tuple(others))
 
 
 def unusable(body: bytes = b"not JSON", *, endpoint: str = "animica") -> NewQuarantined:
@@ -121,7 +123,8 @@ async def commit_leased(store: Store, *events: NewEvent) -> list[LeasedJob]:
 async def claim(
     store: Store, most: int = 100, handlers: Sequence[int] = (1,), *, orphans: bool = False
 ) -> list[LeasedJob]:
-    committed = await store.commit(Batch(claim=most, claim_for=handlers, claim_orphans=orphans))
+    claimants = [Claimant(id) for id in handlers]
+    committed = await store.commit(Batch(claim=most, claim_for=claimants, claim_orphans=orphans))
     return committed.claimed
 
 

@@ -20,6 +20,7 @@ from storekit import (
     unusable,
 )
 
+from animica_hooks.core.fair import Claimant
 from animica_hooks.errors import StoreUnavailable
 from animica_hooks.store import committer as committer_module
 from animica_hooks.store.base import Store
@@ -414,7 +415,7 @@ async def test_a_claim_rides_along(committer: Committer, watched: Watched, store
     """A claim is one more thing that a batch does, and leaves room for what it asks for."""
     await store.commit(Batch(deliveries=many(0, 3)))
 
-    claimed = await committer.claim(2, [1])
+    claimed = await committer.claim(2, [Claimant(1)])
 
     assert ["evt_0", "evt_1"] == [job.event.id for job in claimed]
     assert 1 == len(watched.ended)
@@ -427,7 +428,7 @@ async def test_a_claim_and_fresh_jobs_share_the_room(
     await store.commit(Batch(deliveries=many(0, 3)))
     worker.room = 4
 
-    claiming = asyncio.ensure_future(committer.claim(3, [1]))
+    claiming = asyncio.ensure_future(committer.claim(3, [Claimant(1)]))
     await asyncio.sleep(0)
     delivered = [committer.deliver(new_event(f"evt_new_{n}")) for n in range(3)]
     claimed = await claiming
@@ -443,7 +444,7 @@ async def test_a_claim_that_fails_says_so(committer: Committer, watched: Watched
     watched.error = StoreUnavailable("down")
 
     with pytest.raises(StoreUnavailable):
-        await committer.claim(2, [1])
+        await committer.claim(2, [Claimant(1)])
 
 
 async def test_jobs_claimed_for_somebody_who_is_gone_are_handed_on(
@@ -452,7 +453,7 @@ async def test_jobs_claimed_for_somebody_who_is_gone_are_handed_on(
     """A claim that is cancelled during its commit does not leave jobs leased to nobody."""
     await store.commit(Batch(deliveries=many(0, 2)))
     watched.gate.clear()
-    claiming = asyncio.ensure_future(committer.claim(2, [1]))
+    claiming = asyncio.ensure_future(committer.claim(2, [Claimant(1)]))
     await until(lambda: len(watched.begun) == 1)
     claiming.cancel()
     watched.gate.set()
@@ -466,7 +467,7 @@ async def test_a_claim_cancelled_at_its_end_is_handed_on_too(
 ) -> None:
     """Nor does one that is cancelled when the jobs are claimed, but not yet handed over."""
     await store.commit(Batch(deliveries=many(0, 2)))
-    claiming = asyncio.ensure_future(committer.claim(2, [1]))
+    claiming = asyncio.ensure_future(committer.claim(2, [Claimant(1)]))
     loop = asyncio.get_running_loop()
     watched.before_end = lambda: loop.call_soon(claiming.cancel)
 
@@ -474,16 +475,6 @@ async def test_a_claim_cancelled_at_its_end_is_handed_on_too(
 
     got = worker.jobs if isinstance(ended, BaseException) else ended
     assert ["evt_0", "evt_1"] == [job.event.id for job in got]
-
-
-async def test_renewals_are_committed(committer: Committer, watched: Watched, store: Store) -> None:
-    """Leases that are to be prolonged need no delivery to take them along."""
-    [job] = await commit_leased(store, new_event())
-
-    committer.renew([(job.id, job.fence)])
-
-    await until(lambda: bool(watched.ended))
-    assert [(job.id, job.fence)] == list(watched.ended[0].renewals)
 
 
 # Telling
@@ -575,6 +566,20 @@ async def test_closing_ends_though_the_database_fails(
     assert ["StoreUnavailable"] == await outcomes(waiting)
     assert "leased" == (await job_row(store, job.id)).state
     assert [] == await claim(store)
+
+
+async def test_closing_answers_all_though_a_handler_keeps_the_database(
+    watched: Watched, worker: Taken, seen: list[Observation]
+) -> None:
+    """Where the commit is given up, so are the requests that wait for it and for the next."""
+    async with running(watched, worker, seen) as committer:
+        watched.gate.clear()
+        waiting = [committer.deliver(new_event("evt_1"))]
+        await until(lambda: bool(watched.begun))
+        waiting.append(committer.deliver(new_event("evt_2")))
+        watched.writer = ("handler", asyncio.get_running_loop().time() - 60)
+        await committer.close()
+        assert ["StoreUnavailable"] * 2 == await outcomes(waiting)
 
 
 async def test_a_worker_that_raises_does_not_end_the_committer(

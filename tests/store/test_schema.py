@@ -1,16 +1,26 @@
 """The schema: migrations and tables say the same, versions are checked, many may start at once."""
 
 import asyncio
+import itertools
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from databases import (
+    DATABASES,
+    MARIADB,
+    PGBOUNCER,
+    engine_of,
+    new_database,
+    on_every_database,
+)
+from sqlalchemy import create_engine, inspect, text
 from storekit import FULL, PATIENCE_S, Opens, new_event
 
 from animica_hooks.errors import ConfigurationError
@@ -18,7 +28,7 @@ from animica_hooks.store import schema
 from animica_hooks.store.base import Store
 from animica_hooks.store.connect import make_store
 from animica_hooks.store.records import Batch
-from animica_hooks.store.tables import metadata
+from animica_hooks.store.tables import described
 
 # Opens the database given when a line comes in; dies in the middle when told after how many
 # statements of the migration.
@@ -49,10 +59,26 @@ asyncio.run(main())
 """
 
 
+@pytest.fixture
+def empty_database() -> Iterator[Callable[[str], str]]:
+    """Makes databases of the test's own: these tests change the tables."""
+    with ExitStack() as at_end:
+
+        def empty_database(kind: str) -> str:
+            url = at_end.enter_context(new_database(kind))
+            engine = engine_of(kind, url)
+            with engine.begin() as connection:
+                schema.upgrade(connection)
+            engine.dispose()
+            return url
+
+        yield empty_database
+
+
 def make_tables(path: Path) -> None:
     """Make the tables from the metadata alone."""
     engine = create_engine(f"sqlite:///{path}")
-    metadata.create_all(engine)
+    described("sqlite").create_all(engine)
     engine.dispose()
 
 
@@ -77,12 +103,14 @@ async def test_migrations_and_tables_say_the_same(store: Store, tmp_path: Path) 
     assert structure(tmp_path / "described.db") == structure(tmp_path / "inbox.db")
 
 
+@on_every_database
 async def test_the_check_finds_no_difference(store: Store) -> None:
     """Operators' comparison of a migrated database with the code finds nothing."""
     async with store.read() as connection:
         assert [] == await connection.run_sync(schema.differences)
 
 
+@on_every_database
 @pytest.mark.parametrize(
     "change",
     [
@@ -95,11 +123,13 @@ async def test_the_check_finds_no_difference(store: Store) -> None:
 async def test_the_check_finds_a_difference(store: Store, change: str) -> None:
     """A missing index, column or table, or one too many, is told."""
     async with store.write("test") as connection:
-        await connection.exec_driver_sql(change)
+        on = " ON hooks_jobs" if connection.dialect.name == "mysql" and "INDEX" in change else ""
+        await connection.exec_driver_sql(change + on)
     async with store.read() as connection:
         assert 1 <= len(await connection.run_sync(schema.differences))
 
 
+@on_every_database
 async def test_the_check_leaves_handlers_tables_alone(store: Store) -> None:
     """Tables of the user's own in the same database are no difference."""
     async with store.write("test") as connection:
@@ -124,12 +154,14 @@ async def set_version(store: Store, version: str) -> None:
         )
 
 
+@on_every_database
 async def test_without_migrating_an_empty_database_is_refused(open_store: Opens) -> None:
     """Where it may not migrate, a database without tables is an error that names the command."""
     with pytest.raises(ConfigurationError, match=r"has no tables.*animica-hooks db upgrade"):
         await open_store(migrate=False)
 
 
+@on_every_database
 async def test_without_migrating_a_current_database_is_opened(
     store: Store, open_store: Opens
 ) -> None:
@@ -139,16 +171,18 @@ async def test_without_migrating_a_current_database_is_opened(
     assert ["new"] == (await other.commit(Batch(deliveries=[new_event()]))).receipts
 
 
+@on_every_database
 async def test_without_migrating_an_older_database_is_refused(
     store: Store, open_store: Opens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An older schema is named, with the one needed and the command."""
     monkeypatch.setattr(schema, "HEAD", "9998")
 
-    with pytest.raises(ConfigurationError, match=r"at schema 0001, and 9998 .*db upgrade"):
+    with pytest.raises(ConfigurationError, match=r"at schema \d+, and 9998 .*db upgrade"):
         await open_store(migrate=False)
 
 
+@on_every_database
 @pytest.mark.parametrize("migrate", [False, True])
 async def test_a_newer_database_is_refused(store: Store, open_store: Opens, migrate: bool) -> None:
     """An old program never touches what a newer one has made."""
@@ -158,6 +192,7 @@ async def test_a_newer_database_is_refused(store: Store, open_store: Opens, migr
         await open_store(migrate=migrate)
 
 
+@on_every_database
 async def test_opening_twice_migrates_once(store: Store, open_store: Opens) -> None:
     """A database that is current is left as it is, with all that is in it."""
     await store.commit(Batch(deliveries=[new_event()]))
@@ -198,38 +233,93 @@ def openers(url: str, die_after: Sequence[int]) -> list[tuple[int, str]]:
             process.communicate()
 
 
-def test_many_processes_start_on_a_new_database(tmp_path: Path) -> None:
-    """Several processes that start at once on no file at all all come up, and migrate it once."""
-    for attempt in range(20 if FULL else 2):
-        path = tmp_path / f"inbox-{attempt}.db"
+@pytest.mark.parametrize("database_kind", [*DATABASES, PGBOUNCER], indirect=True)
+def test_many_processes_start_on_a_new_database(
+    database_kind: str, new_url: Callable[[], str]
+) -> None:
+    """Several processes that start at once on nothing at all all come up, and migrate it once."""
+    for _ in range(20 if FULL else 1 + (database_kind == "sqlite")):
+        url = new_url()
 
-        ended = openers(f"sqlite:///{path}", [0] * (8 if FULL else 4))
+        ended = openers(url, [0] * (8 if FULL or database_kind == PGBOUNCER else 4))
 
         assert [] == [errors for code, errors in ended if code != 0]
-        with sqlite3.connect(path) as connection:
-            versions = connection.execute(f"SELECT * FROM {schema.VERSION_TABLE}").fetchall()
-            assert [(schema.HEAD,)] == versions
-            assert [("ok",)] == connection.execute("PRAGMA integrity_check").fetchall()
-        connection.close()
+        engine = engine_of(database_kind, url)
+        with engine.connect() as connection:
+            versions = connection.execute(text(f"SELECT * FROM {schema.VERSION_TABLE}")).all()
+            assert [(schema.HEAD,)] == [tuple(row) for row in versions]
+            assert [] == schema.differences(connection)
+            if database_kind == "sqlite":
+                assert "ok" == connection.scalar(text("PRAGMA integrity_check"))
+        engine.dispose()
 
 
+@pytest.fixture
+def new_url(database_kind: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Returns the URL of a new database without tables each time."""
+    with ExitStack() as at_end:
+        numbers = itertools.count()
+
+        def new_url() -> str:
+            if database_kind == "sqlite":
+                return f"sqlite:///{tmp_path / f'inbox-{next(numbers)}.db'}"
+            return at_end.enter_context(new_database(database_kind))
+
+        yield new_url
+
+
+@on_every_database
 @pytest.mark.parametrize("die_after", range(1, 16, 2) if FULL else [1, 9])
 def test_a_migration_that_is_killed_leaves_nothing_half_done(
-    tmp_path: Path, die_after: int
+    database_kind: str, new_url: Callable[[], str], die_after: int
 ) -> None:
     """After kill -9 in the middle of the migration the next start finds a whole database."""
-    path = tmp_path / "inbox.db"
+    url = new_url()
 
-    [(code, errors)] = openers(f"sqlite:///{path}", [die_after])
+    [(code, errors)] = openers(url, [die_after])
     assert -signal.SIGKILL == code, errors
-    assert {} == structure(path)
-    asyncio.run(open_and_close(f"sqlite:///{path}"))
+    if database_kind != MARIADB:  # whose DDL is not part of a transaction
+        assert [] == tables(database_kind, url)
+    asyncio.run(open_and_close(url))
 
-    make_tables(tmp_path / "described.db")
-    assert structure(tmp_path / "described.db") == structure(path)
+    engine = engine_of(database_kind, url)
+    with engine.connect() as connection:
+        assert schema.HEAD == schema.current(connection)
+        assert [] == schema.differences(connection)
+    engine.dispose()
+
+
+def tables(kind: str, url: str) -> list[str]:
+    engine = engine_of(kind, url)
+    with engine.connect() as connection:
+        found = inspect(connection).get_table_names()
+    engine.dispose()
+    return found
 
 
 async def open_and_close(url: str) -> None:
     store = make_store(url, owner="after", lease_s=30, handlers=1)
     await store.open(migrate=True)
     await store.close()
+
+
+@on_every_database
+def test_the_command_line_makes_and_checks_the_tables(
+    database_kind: str, new_url: Callable[[], str]
+) -> None:
+    """Operators upgrade a database, ask for its version and compare it, on each kind alike."""
+    url = new_url()
+
+    assert f"from schema (none) to {schema.HEAD}" in command(url, "upgrade")
+    assert f"{schema.HEAD}\n" == command(url, "current")
+    assert f"the tables are those of schema {schema.HEAD}\n" == command(url, "check")
+    assert f"at schema {schema.HEAD} already" in command(url, "upgrade")
+
+
+def command(url: str, name: str) -> str:
+    arguments = [sys.executable, "-m", "animica_hooks", "db", name, "--database-url", url]
+    ended = subprocess.run(
+        arguments, capture_output=True, text=True, timeout=2 * PATIENCE_S, check=False
+    )
+    assert 0 == ended.returncode, ended.stderr
+    return ended.stdout

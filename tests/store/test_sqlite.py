@@ -1,6 +1,7 @@
 """What is SQLite's own: durability settings, checkpoints, query plans, foreign locks, bad files."""
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,6 +22,7 @@ from storekit import (
     new_event,
 )
 
+from animica_hooks.core.fair import Claimant
 from animica_hooks.core.outcome import SECOND
 from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.store import checkpoints, inbox, sqlite_sql
@@ -42,6 +44,24 @@ def other(store: SqliteStore) -> Iterator[sqlite3.Connection]:
 
 
 # Durability
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_acknowledged_into_a_deleted_file(
+    store: SqliteStore, replaced: bool
+) -> None:
+    """SQLite would go on writing to a file without a name, which ends with the process."""
+    aside = store.path.with_name("aside")
+    store.path.rename(aside)
+    if replaced:
+        store.path.write_bytes(aside.read_bytes())
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+            await store.commit(Batch(deliveries=[new_event("evt_lost")]))
+    assert replaced == store.path.exists()
+
+    aside.replace(store.path)
+    assert ["new"] == (await store.commit(Batch(deliveries=[new_event("evt_1")]))).receipts
 
 
 def in_force(connection: sqlite3.Connection) -> list[Any]:
@@ -102,7 +122,7 @@ async def test_the_log_does_not_grow_for_ever(
     """While commits follow each other without a pause the log is started afresh all the same."""
     monkeypatch.setattr(checkpoints, "INTERVAL_S", 0.02)
     monkeypatch.setattr(checkpoints, "LONG_LOG_PAGES", 250)
-    store.start_maintenance()
+    store.start_maintenance(lambda: None)
     sizes = [0]
 
     for n in range(600):
@@ -122,7 +142,7 @@ async def test_another_process_goes_on_with_the_checkpoints(
     third = await open_store(owner="three")
     for each in (store, second, third):
         assert isinstance(each, SqliteStore)
-        each.start_maintenance()
+        each.start_maintenance(lambda: None)
 
     async def grows_beyond(size: int, id: str) -> None:
         await third.commit(Batch(deliveries=[new_event(id, body=b"x" * 3_000_000)]))
@@ -154,7 +174,8 @@ async def filled(store: SqliteStore) -> SqliteStore:
 
 
 def plan(connection: sqlite3.Connection, statement: str) -> str:
-    values = (None,) * statement.count("?")
+    numbered = [int(number) for number in re.findall(r"\?([0-9]+)", statement)]
+    values = (None,) * max([statement.count("?") if not numbered else 0, *numbered])
     rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
     return "; ".join(row[3] for row in rows)
 
@@ -162,6 +183,8 @@ def plan(connection: sqlite3.Connection, statement: str) -> str:
 PRIMARY = "USING INTEGER PRIMARY KEY"
 BY_ID = "USING INDEX sqlite_autoindex_hooks_events_1 (endpoint=? AND id=?)"
 BY_AVAILABLE = "USING INDEX ix_hooks_jobs_available (handler_id=? AND orphaned=? AND due_at<?)"
+LEASED = "SCAN hooks_jobs USING INDEX ix_hooks_jobs_leased"
+BY_LINE = "USING INDEX ix_hooks_jobs_line"
 PLANS = {
     "LAST_EVENT": "SEARCH hooks_events",
     "LAST_JOB": "SEARCH hooks_jobs",
@@ -178,6 +201,12 @@ PLANS = {
     "INSERT_FAILURE": "",
     "TRIM_FAILURES": "USING INDEX ix_hooks_failures_job (job_id=?)",
     "MARK": f"{PRIMARY} (rowid=?)",
+    "INSERT_JOB": "",
+    "NEWEST_IN_LINE": f"{BY_LINE} (handler_id=? AND ordering_key=?)",
+    "CALL_NEXT": "INDEX ix_hooks_jobs_standing (handler_id=? AND ordering_key=? AND state=?)",
+    "PARK": f"{BY_LINE} (handler_id=? AND ordering_key=? AND id>?)",
+    "LIMITED": LEASED,
+    "SPEND": PRIMARY,
 }
 
 
@@ -204,7 +233,8 @@ async def test_hot_statements_use_their_indexes(filled: SqliteStore, name: str) 
     found = plan(filled._inbox, hot_statements()[name])
 
     assert PLANS[name] in found
-    assert "SCAN hooks_" not in found
+    # What is leased is little, and all of it has to be counted.
+    assert "SCAN hooks_" not in found.replace(LEASED, "")
     assert "TEMP B-TREE" not in found
 
 
@@ -217,13 +247,13 @@ async def test_the_worker_looks_by_index(filled: SqliteStore) -> None:
         lambda *arguments: asked.append(arguments[2]),
     )
     async with filled.read() as connection:
-        await inbox.expired_leases(connection, NOON + 60 * SECOND)
+        await inbox.expired_leases(connection, [1], NOON + 60 * SECOND)
         await inbox.due(connection, [1, 2])
 
     assert filled._inbox is not None
     expired, due = (plan(filled._inbox, statement) for statement in asked)
     assert "ix_hooks_jobs_leased (due_at<?)" in expired
-    assert 2 == due.count("ix_hooks_jobs_available (handler_id=? AND orphaned=?)")
+    assert 3 == due.count("ix_hooks_jobs_available (handler_id=? AND orphaned=?)")
     assert "SCAN hooks_jobs" not in expired + due
     assert "TEMP B-TREE" not in expired + due
 
@@ -289,12 +319,21 @@ async def test_a_broken_commit_gives_the_turn_back(
     with monkeypatch.context() as patched:
         patched.setattr(store, "_claim", broken)
         with pytest.raises(ZeroDivisionError):
-            await store.commit(Batch(deliveries=[new_event()], claim=1, claim_for=[1]))
+            await store.commit(Batch(deliveries=[new_event()], claim=1, claim_for=[Claimant(1)]))
 
     assert store.slow_writer() is None
     assert [] == await all_rows(store, events)
     assert ["new"] == (await store.commit(Batch(deliveries=[new_event()]))).receipts
     assert 1 == len(await claim(store))
+
+
+# Connections that come to nothing
+
+
+def descriptors(path: Path) -> int:
+    """Count how often this process has a file open."""
+    found = Path("/proc/self/fd").iterdir()
+    return sum(entry.exists() and entry.readlink() == path for entry in found)
 
 
 # Files that will not do
@@ -316,6 +355,19 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     assert b"something else entirely" * 100 == path.read_bytes()
 
 
+async def test_a_connection_that_can_not_be_set_up_is_closed(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails between opening the file and its settings leaves the file closed at once."""
+    store._drop_inbox()
+    before = descriptors(store.path)
+    monkeypatch.setattr(sqlite_module, "_PRAGMAS", (*sqlite_module._PRAGMAS, "PRAGMA nonsense("))
+    with pytest.raises(StoreUnavailable) as raised:
+        await store.commit(Batch())
+    assert raised.value.__traceback__ is not None  # which keeps alive what was not closed
+    assert before == descriptors(store.path)
+
+
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
@@ -328,6 +380,9 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         ("sqlite://host/inbox.db", "host or options"),
         ("sqlite+aiosqlite:///inbox.db", "sqlite\\+aiosqlite"),
         ("oracle://u:secret@host/x", "oracle"),
+        ("mariadb://u:secret@host", "names no database: write mariadb://"),
+        ("mysql://u:secret@host/x?charset=latin1", "option charset.*ssl_ca"),
+        ("mysql+pymysql://u:secret@host/x", "without a driver"),
         ("sqlite:////tmp", "is a directory"),
         ("sqlite:////no/such/folder/inbox.db", "does not exist"),
     ],

@@ -1,6 +1,7 @@
 """Turns at the write slot: fair, never lost, and exclusive between processes."""
 
 import asyncio
+import errno
 import os
 import random
 import signal
@@ -37,6 +38,20 @@ from animica_hooks.store.turns import WriteTurns
 WriteTurns(Path(sys.argv[1])).take_blocking("parent")
 child = subprocess.Popen(["sleep", "60"], close_fds=False, stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+# The same with a child that is a copy of it.
+FORKS = """
+import os, sys, time
+from pathlib import Path
+from animica_hooks.store.turns import WriteTurns
+turns = WriteTurns(Path(sys.argv[1]))
+turns.take_blocking("parent")
+child = os.fork()
+if child:
+    print(child, flush=True)
 time.sleep(60)
 """
 
@@ -352,12 +367,13 @@ async def test_a_process_that_is_killed_frees_the_turn(
     thread.shutdown()
 
 
+@pytest.mark.parametrize("program", [PARENT, FORKS], ids=["starts", "forks"])
 async def test_a_program_started_by_a_killed_process_does_not_keep_the_turn(
-    turns: WriteTurns, lock_file: Path
+    program: str, turns: WriteTurns, lock_file: Path
 ) -> None:
     """What a handler starts does not inherit the lock, and can not keep it from everybody."""
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(lock_file)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(lock_file)], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
@@ -367,3 +383,20 @@ async def test_a_program_started_by_a_killed_process_does_not_keep_the_turn(
             os.kill(child, 0)  # it is still there
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+async def test_a_lock_that_fails_keeps_nobody_from_the_next_turn(
+    turns: WriteTurns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the file system is raised to whose turn it was, and the turn is passed on."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    with monkeypatch.context() as failing:
+        failing.setattr("fcntl.flock", fail)
+        with pytest.raises(OSError, match="no locks"):
+            await turns.take("coroutine")
+        with pytest.raises(OSError, match="no locks"):
+            await asyncio.to_thread(turns.take_blocking, "thread")
+    assert await is_free(turns)

@@ -1,0 +1,448 @@
+"""What the stores of database servers have in common.
+
+Rule 1: the inbox has a connection of its own, and so have handlers: neither waits for the other's.
+Rule 2: times are the database's, so that no clock of another machine counts. Each process asks for
+        it now and then, and reckons on from there by its own monotonic clock.
+Rule 3: a connection that has failed, or that did not answer in time, is thrown away. What became of
+        its last statement is not known, which deduplication and fences make harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager, suppress
+from copy import copy
+from typing import Any, Generic, TypeAlias, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import Session
+
+from animica_hooks.core.event import Event, hash_body
+from animica_hooks.core.order import Aftermath, aftermath
+from animica_hooks.core.outcome import from_micros
+from animica_hooks.errors import ConfigurationError, StoreUnavailable
+from animica_hooks.store import schema
+from animica_hooks.store.base import Store
+from animica_hooks.store.inbox import MARK
+from animica_hooks.store.records import (
+    Batch,
+    Committed,
+    LeasedJob,
+    NewEvent,
+    NewJob,
+    NewQuarantined,
+)
+from animica_hooks.store.session import (
+    Unit,
+    connected,
+    give_back_all,
+    listen,
+    open_session,
+    open_sync_session,
+)
+from animica_hooks.telemetry import logger
+
+CONNECT_S = 3.0
+ANSWER_S = 5.0  # for a transaction of the inbox
+CLOSE_S = 1.0
+TRIES = 3  # of a transaction that the database broke off because of another
+CLOCK_S = 5.0  # between two looks at the database's clock
+ADMIN_POOL = 4
+PING_S = 1.0
+
+EventKey: TypeAlias = tuple[str, str]  # endpoint and id
+C = TypeVar("C")  # the driver's connection
+
+
+class ServerStore(Store, Generic[C]):
+    """A database server. One instance belongs to one event loop of one process.
+
+    Args:
+        name: the database, as messages may name it: without a password.
+        handlers: sessions of handlers that may be open at once.
+    """
+
+    migrates_itself = False
+    failures: tuple[type[Exception], ...]  # what the driver raises
+    ending = MARK  # what a handler's transaction ends with
+
+    def __init__(self, name: str, *, owner: str, lease_s: float, handlers: int) -> None:
+        super().__init__(owner=owner, lease_s=lease_s)
+        self.name = name
+        self._handlers = handlers
+        self._offset = time.time_ns() // 1000 - _monotonic()
+        self._inbox: C | None = None
+        self._inbox_turn = asyncio.Lock()
+        self._engine: AsyncEngine | None = None
+        self._handler_engine: AsyncEngine | None = None
+        self._handler_sync_engine: Engine | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def _all_failures(self) -> tuple[type[Exception], ...]:
+        return (DBAPIError, *self.failures)
+
+    def now(self) -> int:
+        return _monotonic() + self._offset
+
+    async def open(self, *, migrate: bool) -> None:
+        try:
+            await self._open(migrate=migrate)
+        except StoreUnavailable as error:
+            cause = error.__cause__
+            if cause is None or self._advice(_of_driver(cause)) is None:
+                raise
+            raise ConfigurationError(str(error)) from None
+
+    async def _open(self, *, migrate: bool) -> None:
+        async with self._inbox_turn:
+            with self._errors():
+                inbox = await self._connected()
+                await self._check(inbox)
+                await self._set_clock(inbox)
+        async with self.read() as connection:
+            version = await connection.run_sync(schema.current)
+        if version == schema.HEAD:
+            return
+        if not migrate:
+            schema.require_current(version)
+        await self._migrate()
+
+    def start_maintenance(self, on_due: Callable[[], None] | None) -> None:
+        self._tasks = [asyncio.create_task(self._keep_time(), name="animica-hooks clock")]
+        if on_due is not None:
+            ear = asyncio.create_task(self._hear(on_due), name="animica-hooks ear")
+            self._tasks.append(ear)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await give_back_all()
+        for engine in (self._engine, self._handler_engine):
+            if engine is not None:
+                with suppress(*self.failures):
+                    async with asyncio.timeout(CLOSE_S):
+                        await engine.dispose()
+        if self._handler_sync_engine is not None:
+            self._handler_sync_engine.dispose()
+        await self._drop_inbox()
+
+    def slow_writer(self) -> tuple[str, float] | None:
+        return None
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        with self._errors():
+            if self._engine is None:
+                async with asyncio.timeout(ANSWER_S):
+                    self._engine = await self._make_engine(ADMIN_POOL)
+            async with connected(self._engine, within=ANSWER_S) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def write(self, holder: str) -> AsyncIterator[AsyncConnection]:  # noqa: ARG002
+        async with self.read() as connection, connection.begin():
+            yield connection
+
+    @asynccontextmanager
+    async def session(
+        self, holder: str, *, record: bool = False
+    ) -> AsyncIterator[tuple[AsyncSession, Unit]]:
+        if self._handler_engine is None:
+            engine = await self._make_engine(self._handlers)
+            listen(engine.sync_engine)
+            self._handler_engine = engine
+        unit = Unit(holder, record, ending=self.ending)
+        async with open_session(self._handler_engine, unit) as session:
+            yield session, unit
+
+    @contextmanager
+    def sync_session(self, holder: str, *, record: bool = False) -> Iterator[tuple[Session, Unit]]:
+        if self._handler_sync_engine is None:
+            engine = self._make_sync_engine(self._handlers)
+            listen(engine)
+            self._handler_sync_engine = engine
+        unit = Unit(holder, record, ending=self.ending)
+        with open_sync_session(self._handler_sync_engine, unit) as session:
+            yield session, unit
+
+    async def commit(self, batch: Batch) -> Committed:
+        async with self._inbox_turn:
+            with self._errors():
+                for tries_left in reversed(range(TRIES)):
+                    try:
+                        async with asyncio.timeout(ANSWER_S):
+                            return await self._transact(await self._connected(), batch)
+                    except BaseException as error:
+                        await self._drop_inbox()  # rule 3
+                        if not tries_left or not self._may_try_again(error):
+                            raise
+                raise AssertionError("unreachable")
+
+    def renew(self, leases: Sequence[tuple[int, int]]) -> None:
+        # In a loop of its own, so that the same deadlines hold as for the inbox.
+        with self._errors():
+            asyncio.run(self._renew_apart(sorted(leases)))
+
+    async def _renew_apart(self, leases: Sequence[tuple[int, int]]) -> None:
+        async with asyncio.timeout(CONNECT_S):
+            connection = await self._connect()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await self._renew(connection, leases)
+        finally:
+            await self._disconnect(connection)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raise ``StoreUnavailable`` for whatever the driver raises."""
+        try:
+            yield
+        except self._all_failures as error:
+            driver = _of_driver(error)
+            # The text of a driver's error can quote a statement's values.
+            why = self._advice(driver) or f"can not be used just now: {self._describe(driver)}."
+            raise StoreUnavailable(f"the database {self.name} {why}") from error
+
+    def _describe(self, error: BaseException) -> str:
+        return type(error).__name__
+
+    async def _connected(self) -> C:
+        if self._inbox is None:
+            async with asyncio.timeout(CONNECT_S):
+                self._inbox = await self._connect()
+        return self._inbox
+
+    async def _drop_inbox(self) -> None:
+        inbox, self._inbox = self._inbox, None
+        if inbox is not None:
+            await self._disconnect(inbox)
+
+    async def _keep_time(self) -> None:
+        while True:
+            await asyncio.sleep(CLOCK_S)
+            try:
+                async with self._inbox_turn, asyncio.timeout(ANSWER_S):
+                    if self._inbox is not None:
+                        await self._set_clock(self._inbox)
+            except self.failures:
+                await self._drop_inbox()
+
+    async def _set_clock(self, inbox: C) -> None:
+        asked = _monotonic()
+        theirs = await self._read_clock(inbox)
+        self._offset = theirs - (asked + _monotonic()) // 2
+
+    async def _hear(self, on_due: Callable[[], None]) -> None:
+        """Wait for other processes to tell of new jobs, where the database passes that on."""
+
+    @abstractmethod
+    async def _connect(self) -> C:
+        """Open a connection."""
+
+    @abstractmethod
+    async def _disconnect(self, inbox: C) -> None:
+        """Close a connection that may not answer any more."""
+
+    def _advice(self, error: BaseException) -> str | None:  # noqa: ARG002
+        """Say what is wrong with the set-up, and what to change, where that is why ``open`` fails.
+
+        The text follows the database's name.
+        """
+        return None
+
+    @abstractmethod
+    async def _check(self, inbox: C) -> None:
+        """Refuse a server that can not keep the promises; warn of one that keeps them badly."""
+
+    @abstractmethod
+    async def _read_clock(self, inbox: C) -> int:
+        """Return the database's time, in microseconds since the epoch."""
+
+    @abstractmethod
+    async def _migrate(self) -> None:
+        """Bring the schema up to date, one process at a time."""
+
+    @abstractmethod
+    async def _make_engine(self, pool_size: int) -> AsyncEngine: ...
+
+    @abstractmethod
+    def _make_sync_engine(self, pool_size: int) -> Engine: ...
+
+    @abstractmethod
+    async def _transact(self, inbox: C, batch: Batch) -> Committed:
+        """Do all of a batch in one transaction."""
+
+    @abstractmethod
+    async def _renew(self, connection: C, leases: Sequence[tuple[int, int]]) -> None:
+        """Prolong leases, given in the order of ids, on a connection of another event loop."""
+
+    @abstractmethod
+    def _may_try_again(self, error: BaseException) -> bool:
+        """Tell whether nothing was done, and the same may well succeed now."""
+
+
+def limit_ping(
+    engine: AsyncEngine,
+    ping: Callable[[Any], Awaitable[None]],
+    failures: tuple[type[Exception], ...],
+) -> None:
+    """Have an engine's pool ask within a time whether a connection is alive, by the driver's own.
+
+    SQLAlchemy's own ping would wait for ever for a server that has gone without a word.
+    """
+
+    def answers(connection: Any) -> bool:
+        try:
+            connection.run_async(ping)
+        except failures:
+            return False
+        return True
+
+    setattr(engine.dialect, "do_ping", answers)  # noqa: B010 - mypy takes it for a method
+
+
+def warn_of_lost_promise(setting: str) -> None:
+    """Warn of a setting of the database that breaks promise 1."""
+    logger.warning(
+        "%s: a crash of the database can lose events that were acknowledged, against promise 1. "
+        "Change it, or accept that.",
+        setting,
+    )
+
+
+def handlers_to_hold(batch: Batch) -> list[int]:
+    """Return the handlers whose lines a batch adds to or parks, or whose limits it spends.
+
+    They are held before any job is, in this order: no two processes wait for each other.
+    """
+    held = {claimant.handler_id for claimant in batch.claim_for if claimant.is_limited}
+    for mark in batch.marks:
+        line = mark.line
+        if line and aftermath(mark.transition.state, line.on_dead) is Aftermath.PARK:
+            held.add(line.handler_id)
+    for delivery in batch.deliveries:
+        if isinstance(delivery, NewEvent):
+            held.update(job.handler_id for job in delivery.others if job.line)
+    return sorted(held)
+
+
+class Arrivals:
+    """The events of a batch, each once.
+
+    Attributes:
+        first: the first delivery of each event, by endpoint and id.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        self._deliveries = batch.deliveries
+        self.first: dict[EventKey, NewEvent] = {}
+        for delivery in batch.deliveries:
+            if isinstance(delivery, NewEvent):
+                self.first.setdefault(_key(delivery), delivery)
+
+    def jobs(self, room: int) -> Iterator[tuple[EventKey, int, bool]]:
+        """Yield the jobs that new events get: event, handler, and whether it is leased."""
+        for key, new in self.first.items():
+            for handler_id in new.handler_ids:
+                yield key, handler_id, room > 0
+                room -= 1
+
+    def others(self, seqs: Mapping[EventKey, int]) -> list[tuple[int, NewJob]]:
+        """Return the jobs that may not be inserted as leased, of events that were not there."""
+        return [
+            (seqs[key], job) for key, new in self.first.items() if key in seqs for job in new.others
+        ]
+
+    def again(self, stored: Container[EventKey]) -> list[NewEvent]:
+        """Return the deliveries of events that were there before; ``stored`` were not."""
+        return [
+            delivery
+            for delivery in self._deliveries
+            if isinstance(delivery, NewEvent)
+            and not (_key(delivery) in stored and delivery is self.first[_key(delivery)])
+        ]
+
+    def tell(
+        self, committed: Committed, again: Sequence[NewEvent], first_hashes: Mapping[int, bytes]
+    ) -> None:
+        """Fill in what became of each delivery.
+
+        Args:
+            first_hashes: of the bodies that are stored of ``again``, by place in it.
+        """
+        places = {id(delivery): place for place, delivery in enumerate(again)}
+        for delivery in self._deliveries:
+            place = places.get(id(delivery))
+            if isinstance(delivery, NewQuarantined):
+                committed.receipts.append("quarantined")
+            elif place is None:
+                committed.receipts.append("new")
+            else:
+                body_hash = hash_body(delivery.body)
+                first_hash = first_hashes.get(place, body_hash)
+                conflict = first_hash != body_hash
+                committed.receipts.append("conflict" if conflict else "duplicate")
+                if conflict:
+                    hashes = first_hash.hex(), body_hash.hex()
+                    committed.conflicts.append((*_key(delivery), *hashes))
+
+
+def _of_driver(error: BaseException) -> BaseException:
+    return (error.orig or error) if isinstance(error, DBAPIError) else error
+
+
+def _key(new: NewEvent) -> EventKey:
+    return new.event.endpoint, new.event.id
+
+
+def leased_job(id: int, handler_id: int, new: NewEvent, now: int) -> LeasedJob:
+    """Return a job that was inserted as leased."""
+    # Handlers do not share an event's payload.
+    event = copy(new.event) if len(new.handler_ids) > 1 else new.event
+    return LeasedJob(id, 1, handler_id, event, now)
+
+
+def claimed_jobs(rows: Sequence[Any]) -> list[LeasedJob]:
+    """Return claimed jobs, in order, from rows with the columns of jobs and of their events."""
+    return [
+        LeasedJob(
+            id=row["id"],
+            fence=row["fence"],
+            handler_id=row["handler_id"],
+            event=Event(
+                id=row["event_id"],
+                type=row["type"],
+                body=row["body"],
+                endpoint=row["endpoint"],
+                received_at=from_micros(row["received_at"]),
+                raw_headers=row["headers"],
+            ),
+            created_at=row["created_at"],
+            attempts=row["attempts"],
+            failed=row["failed"],
+            orphaned=bool(row["orphaned"]),
+            replayed_from=row["replayed_from"],
+            keyed_by=row["keyed_by"],
+            ordering_key=row["ordering_key"],
+        )
+        for row in sorted(rows, key=lambda row: row["id"])
+    ]
+
+
+def _monotonic() -> int:
+    return time.monotonic_ns() // 1000

@@ -41,7 +41,8 @@ class Load:
 def find_wrk() -> str | None:
     """Return the path of wrk, installing Debian's package when missing and allowed to."""
     if shutil.which("wrk") is None and os.geteuid() == 0 and shutil.which("apt-get"):
-        subprocess.run(["apt-get", "install", "-y", "wrk"], check=False, stdout=subprocess.DEVNULL)
+        for command in (["update"], ["install", "-y", "wrk"]):
+            subprocess.run(["apt-get", *command], check=False, stdout=subprocess.DEVNULL)
     return shutil.which("wrk")
 
 

@@ -6,7 +6,8 @@ Rule 2: an acknowledgement follows the commit. A delivery whose commit does not 
         deadline is given up: its sender tries again, and deduplication makes that harmless.
 Rule 3: marks of ended attempts wait for company, at most ``LINGER_S``, unless others wait for
         them. A crash in between costs one more run of a handler, which is what at-least-once means.
-Rule 4: marks are never dropped. They stay until they are committed or the store is closed.
+Rule 4: what would wait too long is refused at once: see ``admission``.
+Rule 5: marks are never dropped. They stay until they are committed or the store is closed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import msgspec
 
 from animica_hooks.core.fair import Claimant
 from animica_hooks.errors import StoreError, StoreUnavailable
+from animica_hooks.store.admission import Admission
 from animica_hooks.store.records import (
     Batch,
     Committed,
@@ -42,7 +44,6 @@ from animica_hooks.telemetry import (
 LINGER_S = 0.02
 MIN_BATCH = 32  # of more than that, half are left for the next, which fills up meanwhile
 MAX_BATCH = 256
-MAX_WAITING = 4096
 MAX_WAITING_BYTES = 64 * 1024 * 1024
 SLOW_WRITER_S = 1.0
 CLOSE_S = 5.0
@@ -100,6 +101,7 @@ class Committer:
         self._waiting: deque[_Waiting] = deque()
         self._committing: list[_Waiting] = []
         self._waiting_bytes = 0
+        self._admission = Admission()
         self._marks: list[Mark] = []
         self._claim: tuple[Batch, asyncio.Future[list[LeasedJob]]] | None = None
         self._wake = asyncio.Event()
@@ -122,8 +124,11 @@ class Committer:
         size = len(delivery.body)
         if self._refusing:
             raise StoreUnavailable("the receiver is shutting down.")
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + size > MAX_WAITING_BYTES:
-            raise StoreUnavailable("more deliveries wait for the database than can be held.")
+        if (
+            len(self._waiting) >= self._admission.most
+            or self._waiting_bytes + size > MAX_WAITING_BYTES
+        ):
+            raise StoreUnavailable("more deliveries wait than the database takes in time.")
         loop = self._loop
         future: asyncio.Future[Receipt] = loop.create_future()
         self._waiting.append(_Waiting(delivery, size, future, loop.time() + self._ack_deadline))
@@ -207,6 +212,7 @@ class Committer:
 
     async def _commit(self) -> None:
         batch, claim = self._take()
+        began = self._loop.time()
         try:
             committed = await self._store.commit(batch)
         except StoreError as error:
@@ -215,6 +221,8 @@ class Committer:
             logger.exception("committing a batch failed unexpectedly")
             await self._failed(batch, claim, StoreUnavailable(f"{type(error).__name__}."))
         else:
+            seconds = self._loop.time() - began
+            self._admission.note(len(batch.deliveries), seconds, len(self._waiting))
             try:
                 self._succeeded(batch, claim, committed)
             except Exception:  # noqa: BLE001 - the same
@@ -222,8 +230,7 @@ class Committer:
 
     def _take(self) -> tuple[Batch, asyncio.Future[list[LeasedJob]] | None]:
         """Take what waits, leaving out what nobody waits for any more."""
-        most = min(MAX_BATCH, max(MIN_BATCH, len(self._waiting) // 2), len(self._waiting))
-        taken = [self._waiting.popleft() for _ in range(most)]
+        taken = [self._waiting.popleft() for _ in range(batch_size(len(self._waiting)))]
         self._waiting_bytes -= sum([waiting.size for waiting in taken])
         taken = [waiting for waiting in taken if not waiting.future.done()]
         self._committing = taken
@@ -329,6 +336,11 @@ class Committer:
             return  # said already
         self._slow_holder = (holder, began)
         self._telemetry(SlowWriter(holder, seconds))
+
+
+def batch_size(waiting: int) -> int:
+    """Return how many of the waiting deliveries share the next commit."""
+    return min(MAX_BATCH, max(MIN_BATCH, waiting // 2), waiting)
 
 
 def _refuse(deliveries: Iterable[_Waiting], error: StoreError) -> None:

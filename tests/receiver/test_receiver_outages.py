@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from receiving import (
@@ -31,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from animica_hooks import Event, Hooks
-from animica_hooks.store import committer, sqlite
+from animica_hooks.store import admission, committer, sqlite
 from animica_hooks.testing import make_event
 
 ACK_DEADLINE_S = 0.3
@@ -254,12 +255,21 @@ def test_unwritable(database: Path) -> None:
         assert [("ok",)] == rows(database, "PRAGMA integrity_check")
 
 
-@pytest.mark.parametrize(("limit", "most"), [("MAX_WAITING", 10), ("MAX_WAITING_BYTES", 10 * 1024)])
+@pytest.mark.parametrize(
+    ("module", "limit", "most"),
+    [(admission, "MAX_WAITING", 10), (committer, "MAX_WAITING_BYTES", 10 * 1024)],
+    ids=["deliveries", "bytes"],
+)
 async def test_overload(
-    hooks: Hooks, database: Path, limit: str, most: int, monkeypatch: pytest.MonkeyPatch
+    hooks: Hooks,
+    database: Path,
+    module: ModuleType,
+    limit: str,
+    most: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More than may wait is refused at once; what waits keeps its place, and is not lost."""
-    monkeypatch.setattr(committer, limit, most)
+    monkeypatch.setattr(module, limit, most)
     async with hooks.lifespan():
         with _locked(database):
             first = asyncio.ensure_future(deliver(hooks))

@@ -22,6 +22,7 @@ from storekit import (
 
 from animica_hooks.core.fair import Claimant
 from animica_hooks.errors import StoreUnavailable
+from animica_hooks.store import admission
 from animica_hooks.store import committer as committer_module
 from animica_hooks.store.base import Store
 from animica_hooks.store.committer import Committer
@@ -358,21 +359,22 @@ async def test_a_bug_in_the_store_does_not_end_the_committer(
 
 
 async def test_too_many_waiting_deliveries_are_refused_at_once(
-    committer: Committer, watched: Watched, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, worker: Taken, seen: list[Observation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a bound a delivery is refused without waiting, until there is room again."""
-    monkeypatch.setattr(committer_module, "MAX_WAITING", 3)
-    watched.gate.clear()
-    waiting = [committer.deliver(new_event("evt_committing"))]
-    await until(lambda: len(watched.begun) == 1)
-    waiting += [committer.deliver(delivery) for delivery in many(0, 3)]
+    monkeypatch.setattr(admission, "MAX_WAITING", 3)
+    async with running(watched, worker, seen) as committer:
+        watched.gate.clear()
+        waiting = [committer.deliver(new_event("evt_committing"))]
+        await until(lambda: len(watched.begun) == 1)
+        waiting += [committer.deliver(delivery) for delivery in many(0, 3)]
 
-    with pytest.raises(StoreUnavailable):
-        committer.deliver(new_event("evt_too_many"))
+        with pytest.raises(StoreUnavailable):
+            committer.deliver(new_event("evt_too_many"))
 
-    watched.gate.set()
-    assert ["new"] * 4 == await outcomes(waiting)
-    assert "new" == await committer.deliver(new_event("evt_too_many"))
+        watched.gate.set()
+        assert ["new"] * 4 == await outcomes(waiting)
+        assert "new" == await committer.deliver(new_event("evt_too_many"))
 
 
 async def test_too_many_waiting_bytes_are_refused_at_once(

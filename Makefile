@@ -26,10 +26,10 @@ unexport PYTHONDONTWRITEBYTECODE
 # Whatever environment the caller is in, commands here use .venv.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help demo serve test test-full coverage check lint types layers wheel audit bench bench-sdk bench-growth lock format clean
+.PHONY: help demo serve test test-full coverage check lint types layers wheel audit bench bench-sdk bench-overload bench-replay bench-growth lock format clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.run ## set up, then receive, retry, bury and replay real deliveries; ends by itself
 	@$(BIN)/animica-hooks demo $(ARGS)
@@ -70,6 +70,12 @@ bench: .venv/.dev ## measure
 
 bench-sdk: .venv/.bench ## measure the SDK's clients against others
 	$(BIN)/python -m benchmarks.sdk $(ARGS)
+
+bench-overload: .venv/.dev ## measure ten times the load that the database takes, and after
+	$(BIN)/python -m benchmarks.overload $(ARGS)
+
+bench-replay: .venv/.dev ## measure how fast stored events are replayed
+	$(BIN)/python -m benchmarks.replay $(ARGS)
 
 bench-growth: .venv/.dev ## measure claims, inserts and pruning on tables that grow
 	$(BIN)/python -m benchmarks.growth $(ARGS)

@@ -39,7 +39,7 @@ def made(kind: str, directory: Path) -> Iterator[dict[str, str]]:
     name = _name(directory)
     _run(kind, f"CREATE DATABASE {name}")
     try:
-        yield {URL_VARIABLE: _url(kind, directory).render_as_string(hide_password=False)}
+        yield {URL_VARIABLE: url(kind, directory)}
     finally:
         _run(kind, f"DROP DATABASE {name}{' WITH (FORCE)' if kind == POSTGRESQL else ''}")
 
@@ -47,6 +47,11 @@ def made(kind: str, directory: Path) -> Iterator[dict[str, str]]:
 def engine(kind: str, directory: Path) -> Engine:
     """Return an engine to look into that database with."""
     return create_engine(_url(kind, directory).set(drivername=_DRIVERS[kind]))
+
+
+def url(kind: str, directory: Path) -> str:
+    """Return the URL of that database."""
+    return _url(kind, directory).render_as_string(hide_password=False)
 
 
 def _url(kind: str, directory: Path) -> URL:

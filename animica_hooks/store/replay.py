@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -31,7 +31,8 @@ from animica_hooks.store.queries import received_between
 from animica_hooks.store.tables import UNSORTED, events, handlers, jobs, replays
 from animica_hooks.store.views import Replay, ReplayPlan
 
-_EVENTS_AT_ONCE = 250
+_EVENTS_AT_ONCE = 1000
+_JOBS_AT_ONCE = 250  # others write in between
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +84,7 @@ class ReplayFilters:
         return json.dumps({k: v for k, v in asdict(self).items() if v is not None}, default=str)
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """An event and a handler that it is to be handled by again.
 
     Attributes:
@@ -156,14 +156,13 @@ async def replay(
     start = store.now()
     created = skipped = 0
     async for chunk in pairs(store, filters, known):
-        rows: list[dict[str, Any]] = []
-        for pair in chunk:
-            if not pair.replayable:
-                skipped += 1
-                continue
-            delay = int((created + len(rows)) / rate * SECOND) if rate else 0
-            rows.append(_new_job(pair, replay_id, start + delay, store.now(), keep_keys))
-        if rows:
+        replayable = [pair for pair in chunk if pair.replayable]
+        skipped += len(chunk) - len(replayable)
+        for first in range(0, len(replayable), _JOBS_AT_ONCE):
+            rows: list[dict[str, Any]] = []
+            for pair in replayable[first : first + _JOBS_AT_ONCE]:
+                delay = int((created + len(rows)) / rate * SECOND) if rate else 0
+                rows.append(_new_job(pair, replay_id, start + delay, store.now(), keep_keys))
             async with store.write("replay") as connection:
                 there = await hold_bodies(connection, {row["event_seq"] for row in rows})
                 made = [row for row in rows if row["event_seq"] in there]
@@ -173,7 +172,7 @@ async def replay(
                 created += len(made)
                 skipped += len(rows) - len(made)
                 await _note(connection, replay_id, created, skipped)
-        on_progress(created, planned)
+            on_progress(created, planned)
     async with store.write("replay") as connection:
         await _note(connection, replay_id, created, skipped, finished_at=store.now())
     return Replay(replay_id, planned, created, skipped)
@@ -332,6 +331,13 @@ def _wanted_handlers(
 async def _latest_jobs(
     connection: AsyncConnection, seqs: Sequence[int]
 ) -> dict[tuple[int, int], Any]:
+    if not seqs:
+        return {}
+    # A long list takes its time to send and to plan; most replays are of a stretch of events.
+    is_stretch = seqs[-1] - seqs[0] < 2 * len(seqs)
+    of_them = (
+        jobs.c.event_seq.between(seqs[0], seqs[-1]) if is_stretch else jobs.c.event_seq.in_(seqs)
+    )
     rows = await connection.execute(
         select(
             jobs.c.event_seq,
@@ -341,7 +347,7 @@ async def _latest_jobs(
             jobs.c.keyed_by,
             jobs.c.ordering_key,
         )
-        .where(jobs.c.event_seq.in_(seqs))
+        .where(of_them)
         .order_by(jobs.c.id)
     )
     return {(row.event_seq, row.handler_id): row for row in rows}

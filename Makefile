@@ -26,7 +26,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Whatever environment the caller is in, commands here use .venv.
 unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH
 
-.PHONY: help demo serve test test-full coverage check lint types layers wheel audit bench bench-sdk bench-overload bench-replay bench-growth lock format clean
+.PHONY: help demo serve test test-full coverage check lint types layers wheel audit bench bench-sdk bench-overload bench-replay bench-start bench-growth lock format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ bench-overload: .venv/.dev ## measure ten times the load that the database takes
 
 bench-replay: .venv/.dev ## measure how fast stored events are replayed
 	$(BIN)/python -m benchmarks.replay $(ARGS)
+
+bench-start: .venv/.dev ## measure how soon handlers begin in another process
+	$(BIN)/python -m benchmarks.start $(ARGS)
 
 bench-growth: .venv/.dev ## measure claims, inserts and pruning on tables that grow
 	$(BIN)/python -m benchmarks.growth $(ARGS)

@@ -19,6 +19,14 @@ from animica_hooks.telemetry import (
     logger,
 )
 
+# What each verb of an attempt's end has made of its job.
+_NOW = {
+    "complete": "has succeeded",
+    "retry": "is tried again",
+    "bury": "is dead",
+    "cancel": "is cancelled",
+    "release": "is given back",
+}
 LINES_APART_S = 10.0  # of lines that strangers or senders can cause, one of a kind in so long
 
 
@@ -95,21 +103,28 @@ def _attempted(attempts: Sequence[EndedAttempt]) -> None:
 
 
 def _ended(seen: EndedAttempt) -> None:
-    what = "attempt %d of job %d (%s, event %s): %s in %.3f s"
+    what = "attempt %d of job %d (%s, event %s) ended after %.3f s; the job %s"
     values = (
         seen.attempt,
         seen.job_id,
         seen.handler,
         printable(seen.event_id),
-        seen.verb,
         seen.seconds,
+        _NOW[seen.verb],
     )
     if seen.error is None and seen.verb in ("complete", "retry", "release"):
         logger.debug(what, *values)
         return
-    cause = " - ".join(part for part in (seen.error, seen.reason) if part)
     log = logger.error if seen.verb == "bury" else logger.warning
-    log(what + ": %s", *values, printable(cause))
+    log(what + ": %s", *values, printable(_cause(seen)))
+
+
+def _cause(seen: EndedAttempt) -> str:
+    """Say why; a reason that is only the error's class is in its place already."""
+    error, reason = seen.error or "", seen.reason or ""
+    if reason == error.partition(" ")[0]:
+        reason = ""
+    return ", ".join(part for part in (error, reason) if part)
 
 
 def printable(text: str, limit: int = 300) -> str:

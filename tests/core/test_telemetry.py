@@ -66,15 +66,16 @@ def told(caplog: pytest.LogCaptureFixture, observation: Observation) -> tuple[in
 @pytest.mark.parametrize(
     ("observation", "level", "ending"),
     [
-        (attempted("complete"), logging.DEBUG, "complete in 0.250 s"),
-        (attempted("retry"), logging.DEBUG, "retry in 0.250 s"),
-        (attempted("release"), logging.DEBUG, "release in 0.250 s"),
-        (attempted("retry", "E at a.py:7"), logging.WARNING, "retry in 0.250 s: E at a.py:7"),
-        (attempted("cancel", reason="a test"), logging.WARNING, "cancel in 0.250 s: a test"),
+        (attempted("complete"), logging.DEBUG, "has succeeded"),
+        (attempted("retry"), logging.DEBUG, "is tried again"),
+        (attempted("release"), logging.DEBUG, "is given back"),
+        (attempted("retry", "E at a.py:7"), logging.WARNING, "is tried again: E at a.py:7"),
+        (attempted("retry", "E at a.py:7", "E"), logging.WARNING, "is tried again: E at a.py:7"),
+        (attempted("cancel", reason="a test"), logging.WARNING, "is cancelled: a test"),
         (
-            attempted("bury", "E at a.py:7", "failed attempt 3 of 3"),
+            attempted("bury", "E at a.py:7", "E (failed attempt 3 of 3)"),
             logging.ERROR,
-            "bury in 0.250 s: E at a.py:7 - failed attempt 3 of 3",
+            "is dead: E at a.py:7, E (failed attempt 3 of 3)",
         ),
     ],
 )
@@ -82,7 +83,7 @@ def test_an_attempt_is_logged(
     caplog: pytest.LogCaptureFixture, observation: Attempted, level: int, ending: str
 ) -> None:
     """What went well is for debugging, what failed a warning, what is dead an error."""
-    expected = f"attempt 2 of job 7 (shop.h, event evt_1): {ending}"
+    expected = f"attempt 2 of job 7 (shop.h, event evt_1) ended after 0.250 s; the job {ending}"
 
     assert (level, expected) == told(caplog, observation)
 

@@ -91,6 +91,8 @@ class Pair(NamedTuple):
         origin: the latest job of both; None where there was none.
         keyed_by: what the origin's idempotency key is made of.
         key: the origin's line.
+        unsorted: only the handler can tell its line: there was no job, or one that was never run,
+            which may be dead because no key could be made of its event.
         pending: the origin is still to run.
         has_body: the event has its payload; else it can not be handled.
     """
@@ -103,6 +105,7 @@ class Pair(NamedTuple):
     origin: int | None
     keyed_by: int | None
     key: str | None
+    unsorted: bool
     pending: bool
     has_body: bool
 
@@ -231,8 +234,7 @@ def _new_job(pair: Pair, replay_id: int, due_at: int, now: int, keep_keys: bool)
         "attempts": 0,
         "failed": 0,
         "fence": 0,
-        # Which line an event belongs to that had no job only its handler can tell.
-        "orphaned": UNSORTED if pair.origin is None else 0,
+        "orphaned": UNSORTED if pair.unsorted else 0,
         "ordering_key": pair.key,
         "created_at": max(now, due_at),
         "replay_id": replay_id,
@@ -344,6 +346,7 @@ async def _latest_jobs(
             jobs.c.handler_id,
             jobs.c.id,
             jobs.c.state,
+            jobs.c.attempts,
             jobs.c.keyed_by,
             jobs.c.ordering_key,
         )
@@ -363,6 +366,7 @@ def _pair(event: Any, handler_id: int, name: str, job: Any | None) -> Pair:
         origin=None if job is None else job.id,
         keyed_by=None if job is None else job.keyed_by,
         key=None if job is None else job.ordering_key,
+        unsorted=job is None or not (job.attempts or job.ordering_key),
         pending=job is not None and not State(job.state).final,
         has_body=event.has_body,
     )

@@ -296,6 +296,26 @@ async def test_a_new_handler_gets_old_events(worked: Shop) -> None:
     assert ["evt_1", "evt_2", "evt_3"] == ran
 
 
+async def test_an_event_without_a_key_is_never_handled_without_order(inbox_url: str) -> None:
+    """Replayed, one of which no key can be made is a dead letter again, and is not run."""
+    hooks = make_hooks(inbox_url)
+    ran: list[str] = []
+
+    @hooks.on("step", name="steps", key=lambda event: event.data["key"])
+    async def steps(event: Event) -> None:
+        ran.append(event.id)
+
+    async with hooks.lifespan():
+        await deliver(hooks, "evt_1", type="step")
+        for _ in range(2):
+            assert 1 == (await hooks.replay(all=True)).created
+            await settled(hooks)
+
+        dead = [(job.state, job.reason) for job in await all_jobs(hooks)]
+        assert [("dead", "key= raised KeyError")] * 3 == dead
+    assert [] == ran
+
+
 async def test_progress_is_told(worked: Shop) -> None:
     """Whoever watches is told how many of how many jobs are made."""
     told: list[tuple[int, int]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ import click
 
 from animica_hooks.cli import output
 from animica_hooks.cli.apps import hooks_in, load_app, use_database
+from animica_hooks.cli.inbox import opened, run
 from animica_hooks.cli.options import database_option, json_option
 from animica_hooks.config import ENV_SECRET
 from animica_hooks.core.event import Event
-from animica_hooks.errors import ConfigurationError
+from animica_hooks.errors import AnimicaHooksError, ConfigurationError
 from animica_hooks.hooks import Hooks
 from animica_hooks.telemetry import logger
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from animica_hooks.cli.supervisor import Forked
 
 _DATA_CHARS = 200
+_PRINTS = "animica-hooks.serve"  # the handler, where there is no app
 
 
 @click.command()
@@ -122,6 +125,15 @@ def serve(
         on_start=fork.started if fork else say_where,
         on_stop=drain,
     )
+    if app is None:
+        run(_forget_printing(database_url))
+
+
+async def _forget_printing(database_url: str | None) -> None:
+    """Leave no jobs for a handler that only this command has to the apps that come after it."""
+    with suppress(AnimicaHooksError):  # it has ended well, whatever has become of its database
+        async with opened(database_url) as admin:
+            await admin.remove_handler(_PRINTS)
 
 
 def _forked(workers: int, host: str, port: int) -> Forked:
@@ -153,7 +165,7 @@ def _printing_app(secret: tuple[str, ...], database_url: str | None, *, as_json:
     if not hooks.settings.secrets:
         raise ConfigurationError(f"there is no signing secret: set {ENV_SECRET}, or pass --secret.")
 
-    @hooks.on("*", name="animica-hooks.serve")
+    @hooks.on("*", name=_PRINTS)
     async def print_event(event: Event) -> None:
         line = output.as_json(_fields(event)) if as_json else _line(event)
         print(line, flush=True)  # noqa: T201 - what the command is for

@@ -57,6 +57,15 @@ def test_what_is_triggered_is_received_and_printed(command: Command, receiver: P
     assert (event["id"], 2) == (stored["id"], stored["deliveries"])
 
 
+def test_a_receiver_without_an_app_leaves_no_handler_behind(
+    command: Command, receiver: Process
+) -> None:
+    """The app that has the database next makes no jobs that nobody would ever run."""
+    assert "animica-hooks.serve" in command("handlers", "list").stdout
+    assert 0 == receiver.stop()[0], receiver.said()
+    assert "animica-hooks.serve" not in command("handlers", "list").stdout
+
+
 def test_a_tampered_event_is_refused_as_expected(command: Command, receiver: Process) -> None:
     """--tamper expects 400: it exits with 0 for it, and nothing is stored."""
     result = command("trigger", "order.paid", "--tamper", "--to", url_of(receiver))

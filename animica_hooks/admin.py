@@ -5,11 +5,18 @@ The command line and ``Hooks`` both work through this.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace as with_changes
 from typing import Any
 
-from animica_hooks.core.event import Event, check_id, check_identity, check_type, decode_payload
+from animica_hooks.core.event import (
+    Event,
+    check_id,
+    check_identity,
+    check_type,
+    decode_payload,
+    unpack_headers,
+)
 from animica_hooks.core.outcome import from_micros
 from animica_hooks.core.retention import Retention
 from animica_hooks.core.routing import takes
@@ -113,10 +120,10 @@ class Admin:
     def quarantined(self, **filters: Any) -> AsyncIterator[QuarantineView]:
         return queries.find_quarantined(self.store, **filters)
 
-    async def quarantined_body(self, id: int) -> tuple[bytes, bytes] | None:
-        """Return the body and the packed headers of a quarantined delivery."""
+    async def quarantined_content(self, id: int) -> tuple[bytes, Mapping[str, str]] | None:
+        """Return the body and the headers of a quarantined delivery."""
         row = await queries.load_quarantined(self.store, id)
-        return None if row is None else (row.body, row.headers)
+        return None if row is None else (row.body, unpack_headers(row.headers))
 
     async def release(
         self, id: int, *, event_id: str | None = None, type: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ from animica_hooks.cli.options import (
     limit_option,
     yes_option,
 )
+from animica_hooks.errors import MalformedEvent
 
 if TYPE_CHECKING:
     from animica_hooks.store.records import Receipt
@@ -62,23 +64,23 @@ def list_quarantined(limit: int, database_url: str | None, as_json: bool) -> Non
 def show_quarantined(id: int, raw: bool, database_url: str | None, as_json: bool) -> None:
     """Show the delivery ID of the quarantine."""
 
-    async def read() -> tuple[QuarantineView, bytes, bytes] | None:
+    async def read() -> tuple[QuarantineView, bytes, Mapping[str, str]] | None:
         async with opened(database_url) as admin:
             views = [view async for view in admin.quarantined(ids=[id])]
-            stored = await admin.quarantined_body(id)
+            stored = await admin.quarantined_content(id)
             return (views[0], *stored) if views and stored else None
 
     found = run(read())
     if found is None:
         raise _not_there(id)
     held, body, headers = found
-    text, lines = body.decode(errors="backslashreplace"), headers.decode("latin-1").split("\n")
+    text = body.decode(errors="backslashreplace")
     if raw:
         sys.stdout.buffer.write(body)
         return
     if as_json:
         fields: dict[str, Any] = msgspec.to_builtins(held)
-        click.echo(output.as_json({**fields, "headers": lines, "body": text}))
+        click.echo(output.as_json({**fields, "headers": dict(headers), "body": text}))
         return
     output.show(
         f"quarantined delivery {held.id}",
@@ -91,8 +93,8 @@ def show_quarantined(id: int, raw: bool, database_url: str | None, as_json: bool
         ],
     )
     click.echo("headers")
-    for line in lines:
-        click.echo(f"  {output.plain(line)}")
+    for name, value in headers.items():
+        click.echo(f"  {output.plain(name)}: {output.plain(value)}")
     click.echo(f"body, {held.size} bytes")
     for line in output.plain_lines(text[:_SHOWN_BYTES]):
         click.echo(f"  {line}")
@@ -113,7 +115,13 @@ def release(
 
     async def work() -> Receipt | None:
         async with opened(database_url) as admin:
-            return await admin.release(id, event_id=event_id, type=type)
+            try:
+                return await admin.release(id, event_id=event_id, type=type)
+            except MalformedEvent as error:
+                raise MalformedEvent(
+                    f"delivery {id} is not usable: {error}. Give what is missing with --id and "
+                    "--type."
+                ) from None
 
     receipt = run(work())
     if receipt is None:

@@ -145,8 +145,7 @@ class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True, eq=False, gc=
     @property
     def headers(self) -> Mapping[str, str]:
         """The delivery's headers, names in lower case, credentials left out."""
-        packed = self.raw_headers.decode("latin-1").split("\n")
-        return dict(zip(packed[::2], packed[1::2], strict=False))
+        return unpack_headers(self.raw_headers)
 
     def with_data(self, data: Any) -> Event[Any]:
         """Return the same event with ``data`` converted to what a handler asks for."""
@@ -194,3 +193,9 @@ def pack_headers(headers: Iterable[tuple[bytes, bytes]], *, credentials: bool = 
     if credentials:
         headers = [header for header in headers if header[0] not in CREDENTIALS]
     return b"\n".join(chain.from_iterable(headers))
+
+
+def unpack_headers(packed: bytes) -> dict[str, str]:
+    """Return headers that were packed; of several with one name the last."""
+    parts = packed.decode("latin-1").split("\n")
+    return dict(zip(parts[::2], parts[1::2], strict=False))

@@ -175,12 +175,15 @@ def test_the_quarantine_is_listed(command: Command) -> None:
     ]
     shown = json.loads(command("quarantine", "show", "2", "--json").stdout)
     assert "no JSON\x1b[31m" == shown["body"]
+    assert str(len(shown["body"])) == shown["headers"]["content-length"]
+    assert "\n  content-length: 12\n" in command("quarantine", "show", "2").stdout
 
 
 def test_a_quarantined_delivery_is_released_with_an_id(command: Command, stocked: Path) -> None:
     """What its body lacks is given by hand; then it is an event with a job, and gone from there."""
     refused = command("quarantine", "release", "1")
     assert (1, 1) == (refused.exit_code, refused.stderr.count("\n"))
+    assert "--id" in refused.stderr
     result = command("quarantine", "release", "1", "--id", "evt_5", "--json")
     assert {"id": 1, "stored": "new"} == json.loads(result.stdout)
     assert [2] == ids(command("quarantine", "list", "--json"))

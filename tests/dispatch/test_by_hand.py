@@ -188,7 +188,7 @@ async def test_what_is_still_not_usable_stays(
         await admin.release(held, **given)
 
     assert [held] == [each.id async for each in admin.quarantined()]
-    stored = await admin.quarantined_body(held)
+    stored = await admin.quarantined_content(held)
     assert stored is not None
     assert body == stored[0]
 
@@ -211,7 +211,7 @@ async def test_a_discarded_delivery_is_gone(hooks: Hooks, admin: Admin) -> None:
     assert await admin.discard(held) is True
     assert await admin.discard(held) is False
     assert await admin.release(held, event_id="evt_1", type="a") is None
-    assert await admin.quarantined_body(held) is None
+    assert await admin.quarantined_content(held) is None
 
 
 # Numbers

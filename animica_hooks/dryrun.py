@@ -29,8 +29,9 @@ async def dry_replay(
     bare = [n for n in planned.by_handler if prepared[n].handler.binding.session is None]
     if bare and not force:
         raise ReplayRefused(
-            f"a dry run can only roll back what is written through session, and {', '.join(bare)} "
-            "asks for none: leave it out (handlers=), or run it in earnest with force=True."
+            "a dry run can only roll back what is written through session, and these handlers ask "
+            f"for none: {', '.join(bare)}. Name others (handlers=, --handler), or have these do in "
+            "earnest what they do (force=True, --force)."
         )
     runs: list[DryRun] = []
     skipped = 0

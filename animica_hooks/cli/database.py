@@ -9,6 +9,7 @@ import click
 from animica_hooks.cli import output
 from animica_hooks.cli.inbox import opened, require_database, run, store_of
 from animica_hooks.cli.options import database_option, json_option
+from animica_hooks.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from animica_hooks.store.base import Store
@@ -68,7 +69,7 @@ def current(database_url: str | None, as_json: bool) -> None:
 @json_option
 def check(database_url: str | None, as_json: bool) -> None:
     """Compare the tables with what this version expects; exits with 1 where they differ."""
-    from animica_hooks.store.schema import HEAD, differences
+    from animica_hooks.store.schema import HEAD, differences, require_current
 
     async def read() -> tuple[str | None, list[str]]:
         async with store_of(database_url) as store:
@@ -85,11 +86,10 @@ def check(database_url: str | None, as_json: bool) -> None:
     elif fine:
         click.echo(f"the tables are those of schema {HEAD}")
     elif version != HEAD:
-        click.echo(
-            f"error: the database is at schema {output.cell(version)}, and {HEAD} is needed: run "
-            "'animica-hooks db upgrade'.",
-            err=True,
-        )
+        try:
+            require_current(version)
+        except ConfigurationError as error:
+            click.echo(f"error: {output.plain(error)}", err=True)
     else:
         for difference in differing:
             click.echo(f"error: {output.plain(difference)}", err=True)

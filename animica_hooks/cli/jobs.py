@@ -52,6 +52,7 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     _list(
+        "no jobs",
         as_json=as_json,
         database_url=database_url,
         states=state or None,
@@ -76,6 +77,7 @@ def list_dead(
     'animica-hooks replay --state dead' handles them again, in order.
     """
     _list(
+        "no dead letters",
         as_json=as_json,
         database_url=database_url,
         states=[State.DEAD.value],
@@ -85,7 +87,9 @@ def list_dead(
     )
 
 
-def _list(*, as_json: bool, database_url: str | None, type: str | None, **filters: Any) -> None:
+def _list(
+    none: str, *, as_json: bool, database_url: str | None, type: str | None, **filters: Any
+) -> None:
     if type is not None:
         check_pattern(type)
 
@@ -109,7 +113,7 @@ def _list(*, as_json: bool, database_url: str | None, type: str | None, **filter
             ],
         )  # fmt: skip
     else:
-        click.echo("no jobs")
+        click.echo(none)
 
 
 @jobs.command("show")
@@ -211,4 +215,7 @@ def unpark(
             return await admin.unpark(handler=handler, key=key, ids=ids or None)
 
     went_on = run(work())
-    click.echo(output.as_json({"unparked": went_on}) if as_json else f"{went_on} jobs go on")
+    if as_json:
+        click.echo(output.as_json({"unparked": went_on}))
+    else:
+        click.echo(f"unparked {output.times(went_on, 'job')}")

@@ -7,6 +7,7 @@ import signal
 
 import click
 
+from animica_hooks.cli import output
 from animica_hooks.cli.apps import load_hooks
 from animica_hooks.cli.options import database_option
 from animica_hooks.cli.serve import configure_logging
@@ -41,8 +42,8 @@ async def _work(hooks: Hooks) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
             loop.add_signal_handler(number, stop)
-    handlers = len(hooks.handlers())
-    click.echo(f"working for {handlers} handlers (stop with Ctrl+C)", err=True)
+    handlers = output.times(len(hooks.handlers()), "handler")
+    click.echo(f"working for {handlers} (stop with Ctrl+C)", err=True)
     try:
         await working
     except asyncio.CancelledError:

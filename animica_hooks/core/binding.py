@@ -73,7 +73,7 @@ def bind(function: Callable[..., Any], name: str) -> Binding:
         _check_session(parameter, name, is_async=is_async)
         roles[role] = parameter.name
     if "event" not in roles:
-        raise ConfigurationError(f"handler {name} takes no event: its first parameter must be it.")
+        raise ConfigurationError(f"handler {name} takes no event: make it the first parameter.")
     return Binding(is_async, roles["event"], roles.get("session"), roles.get("job"))
 
 
@@ -115,7 +115,9 @@ def _check_session(parameter: inspect.Parameter, name: str, *, is_async: bool) -
     asked, fits = _class_name(parameter.annotation), "AsyncSession" if is_async else "Session"
     if asked in ("AsyncSession", "Session") and asked != fits:
         kind = "an async def" if is_async else "a plain def"
-        raise ConfigurationError(f"handler {name} is {kind}: its session is a {fits}, not {asked}.")
+        raise ConfigurationError(
+            f"handler {name} is {kind}: its session must be {fits}, not {asked}."
+        )
 
 
 def stable_name(function: Callable[..., Any]) -> str:

@@ -140,6 +140,25 @@ def test_db_current_and_check_fail_before_an_upgrade(command: Command, here: Pat
     assert 1 == command("db", "check").exit_code
 
 
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [("0001", "run 'animica-hooks db upgrade'"), ("9999", "install the newer animica_hooks")],
+)
+def test_db_check_says_what_to_do_about_another_schema(
+    command: Command, here: Path, version: str, said: str
+) -> None:
+    """An older one is upgraded; a newer one can not be."""
+    import sqlite3
+    from contextlib import closing
+
+    command("db", "upgrade")
+    with closing(sqlite3.connect(here / "shop.db")) as database, database:
+        database.execute("UPDATE hooks_version SET version_num = ?", (version,))
+    result = command("db", "check")
+    assert 1 == result.exit_code
+    assert said in result.stderr
+
+
 def test_db_check_names_what_differs(command: Command, here: Path) -> None:
     """A column that somebody has dropped is found."""
     import sqlite3

@@ -74,7 +74,7 @@ def test_jobs_are_unparked(command: Command, stocked: Path) -> None:
     assert "ada" in command("jobs", "list").stdout
     assert "ada" in command("jobs", "show", "3").stdout
 
-    assert "0 jobs go on\n" == command("jobs", "unpark", "--key", "bob").stdout
+    assert "unparked 0 jobs\n" == command("jobs", "unpark", "--key", "bob").stdout
     assert [{"unparked": 1}] == lines(
         command("jobs", "unpark", "--handler", "fail", "--key", "ada", "3", "--json")
     )

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import msgspec
@@ -42,6 +45,7 @@ from animica_hooks.threads import DaemonThreads
 MAX_NAME_CHARS = 200
 MAX_MESSAGE_CHARS = 1000
 MAX_TRACEBACK_CHARS = 8000
+_OURS = str(Path(__file__).parent.parent) + os.sep  # the package's folder
 
 Convert: TypeAlias = Callable[[Any], Any]
 
@@ -208,13 +212,21 @@ def failure_of(error: BaseException) -> Failure:
     except BaseException:  # noqa: BLE001 - the user's __str__ may raise anything
         message = "(its message could not be made)"
     lines = traceback.TracebackException(
-        type(error), error, error.__traceback__, limit=-20, compact=True
+        type(error), error, _from_the_handler(error.__traceback__), limit=-20, compact=True
     ).format()
     return Failure(
         error=scrub(type(error).__qualname__, MAX_NAME_CHARS),
         message=scrub(message, MAX_MESSAGE_CHARS),
         traceback=scrub("".join(lines), MAX_TRACEBACK_CHARS),
     )
+
+
+def _from_the_handler(traceback: TracebackType | None) -> TracebackType | None:
+    """Leave out our own frames before the handler's; with only ours, leave all."""
+    found = traceback
+    while found is not None and found.tb_frame.f_code.co_filename.startswith(_OURS):
+        found = found.tb_next
+    return found or traceback
 
 
 def place_of(error: BaseException) -> str:

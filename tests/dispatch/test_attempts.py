@@ -191,6 +191,7 @@ async def test_what_went_wrong_is_kept(start_bench: MakeBench, router: Router) -
     assert "ValueError" == failure.error
     assert len(failure.message) <= 1000
     assert "test_attempts.py" in failure.traceback
+    assert "slots.py" not in failure.traceback  # it begins with the handler
     assert KEY not in failure.message + failure.traceback
 
 

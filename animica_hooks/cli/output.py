@@ -18,6 +18,8 @@ import click
 OnProgress: TypeAlias = Callable[[int, int], None]  # is told how many of how many are done
 
 _PIPED_WIDTH = 500  # tables in a file or a pipe are not folded
+_NOTHING = "-"
+_WHOLE = frozenset({"event", "id", "job", "state"})  # columns that are copied: folded last
 
 
 def plain(value: object) -> str:
@@ -49,16 +51,18 @@ def show(title: str, fields: Iterable[tuple[str, object]]) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table."""
+    """Print a table, without the columns that have nothing in any row."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(Text(column), overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(cell(value)) for value in row))
+    made = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    cells = [[cell(value) for value in row] for row in rows]
+    shown = [n for n in range(len(columns)) if any(row[n] != _NOTHING for row in cells)]
+    for n in shown:
+        made.add_column(Text(columns[n]), overflow="fold", no_wrap=columns[n] in _WHOLE)
+    for row in cells:
+        made.add_row(*(Text(row[n]) for n in shown))
     console().print(made)
 
 
@@ -80,12 +84,13 @@ def cell(value: object) -> str:
     """Return a value as people read it."""
     match value:
         case None:
-            return "-"
+            return _NOTHING
         case datetime():
             return value.astimezone().isoformat(" ", "seconds")
         case dict():
             return (
-                ", ".join(f"{plain(count)} {plain(name)}" for name, count in value.items()) or "-"
+                ", ".join(f"{plain(count)} {plain(name)}" for name, count in value.items())
+                or _NOTHING
             )
         case float():
             return f"{value:.3f}"

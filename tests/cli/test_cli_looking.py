@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from animica_hooks.cli import output
+
 Command = Callable[..., Result]
 
 
@@ -105,6 +107,19 @@ def test_the_raw_body_is_what_was_signed(command: Command) -> None:
     body = command("events", "show", "evt_4", "--raw").stdout_bytes
     assert {"note": "\x9b1m\u202e"} == json.loads(body)["data"]
     assert b"no JSON\x1b[31m" == command("quarantine", "show", "2", "--raw").stdout_bytes
+
+
+def test_a_narrow_table_keeps_ids_whole_and_leaves_out_what_is_empty(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id can be copied from a usual terminal, and no column has only dashes."""
+    monkeypatch.setattr(output, "_PIPED_WIDTH", 60)
+    output.table(
+        ["received", "id", "type", "key"], [["2030-01-31 12:00:00", "x" * 40, "a.b", None]]
+    )
+    shown = capsys.readouterr().out
+    assert "x" * 40 in shown
+    assert "key" not in shown
 
 
 def test_jobs_are_filtered(command: Command) -> None:

@@ -22,6 +22,7 @@ from animica_hooks.telemetry import logger
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
     from animica_hooks.cli.supervisor import Forked
 
@@ -100,13 +101,9 @@ def serve(
     else:
         served = load_app(app)
     found = hooks_in(served)
-    for hooks in found:
-        use_database(hooks, database_url)
+    _give_database(app, found, database_url)
     configure_logging()
     sockets = fork.sockets if fork else server.bind(host, port)
-
-    def say_where() -> None:
-        click.echo(f"receiving at {_url(sockets[0])} (stop with Ctrl+C)", err=True)
 
     def drain() -> None:
         for hooks in found:
@@ -122,11 +119,32 @@ def serve(
             grace=grace,
         ),
         proxy_headers=proxy_headers,
-        on_start=fork.started if fork else say_where,
+        on_start=lambda: _tell_started(fork, sockets[0], None if found else app),
         on_stop=drain,
     )
     if app is None:
         run(_forget_printing(database_url))
+
+
+def _give_database(app: str | None, found: Sequence[Hooks], database_url: str | None) -> None:
+    """Make an app use another database, where one is given."""
+    if not found and database_url is not None:
+        raise ConfigurationError(
+            f"{app} has no Hooks that can be found, and --database-url is for those: give the URL "
+            "to Hooks(database_url=...) or in ANIMICA_HOOKS_DATABASE_URL."
+        )
+    for hooks in found:
+        use_database(hooks, database_url)
+
+
+def _tell_started(fork: Forked | None, bound: socket.socket, bare: str | None) -> None:
+    """Tell who started it, and of an app in which no Hooks are; it may wrap some unseen."""
+    if fork:
+        fork.started()
+    else:
+        click.echo(f"receiving at {_url(bound)} (stop with Ctrl+C)", err=True)
+    if bare is not None:
+        click.echo(f"warning: {bare} has no Hooks that can be found", err=True)
 
 
 async def _forget_printing(database_url: str | None) -> None:

@@ -226,6 +226,15 @@ def test_hooks_are_found_where_they_are_mounted(here: Path) -> None:
     assert [] == hooks_in(Starlette())
 
 
+def test_an_app_without_hooks_is_served_with_a_warning(command: Command, here: Path) -> None:
+    """Somebody may have named the wrong thing; a database for nobody is wrong use."""
+    (here / "bare_app.py").write_text("async def app(scope, receive, send): ...\n")
+    with Process("serve", "bare_app:app", "--port", "0", cwd=here) as server:
+        wait_for(lambda: "warning: bare_app:app has no Hooks" in server.said(), "it is said")
+    refused = command("serve", "bare_app:app", "--port", "0", "--database-url", "sqlite:///b.db")
+    assert (2, 1) == (refused.exit_code, refused.stderr.count("\n"))
+
+
 def test_an_app_that_mounts_hooks_is_served(command: Command, here: Path) -> None:
     """The app's own lifespan starts the hooks, and a signal drains them."""
     (here / "site_app.py").write_text(

@@ -49,6 +49,7 @@ def evenly(rate: float, seconds: float = SECONDS, start: float = 0.0) -> list[fl
 
 
 def test_a_database_that_is_slow_with_each_row_gets_what_it_takes_in_time() -> None:
+    """Most of its capacity is used, and what it accepts does not wait for long."""
     simulated = Simulated(lambda now, size: 0.001 + size / 200)
     simulated.run(evenly(2000))
     assert len(simulated.waits) > 0.8 * 200 * SECONDS
@@ -57,6 +58,7 @@ def test_a_database_that_is_slow_with_each_row_gets_what_it_takes_in_time() -> N
 
 
 def test_a_slow_sync_is_not_taken_for_overload() -> None:
+    """Deliveries share it, so that more of them cost nothing."""
     simulated = Simulated(lambda now, size: 0.3 + size / 50_000)
     simulated.run(evenly(500))
     assert len(simulated.refused) < 0.03 * 500 * SECONDS  # the noise in its times costs some
@@ -70,12 +72,14 @@ def test_a_burst_turns_nobody_away() -> None:
 
 
 def test_one_stall_turns_nobody_away() -> None:
+    """A second in which nothing is committed is made up for soon."""
     simulated = Simulated(lambda now, size: 1.0 if 10 < now < 10.5 else 0.002 + size / 20_000)
     simulated.run(evenly(2000))
     assert [] == simulated.refused
 
 
 def test_overload_that_is_over_turns_nobody_away() -> None:
+    """What was learnt of a slow database is forgotten when it is fast again."""
     simulated = Simulated(lambda now, size: size / (200 if now < 10 else 20_000))
     simulated.run(evenly(2000))
     assert simulated.refused

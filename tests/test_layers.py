@@ -163,7 +163,9 @@ def test_every_test_says_what_is_promised() -> None:
     """Each test function has a docstring."""
     found = {
         str(path.relative_to(ROOT)): names
-        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for path in sorted(
+            [*(ROOT / "tests").rglob("test_*.py"), *(PACKAGE / "testing").rglob("*.py")]
+        )
         if (names := silent_tests(path.read_text(encoding="utf-8")))
     }
 

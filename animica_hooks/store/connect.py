@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +13,10 @@ from sqlalchemy.exc import ArgumentError
 from animica_hooks.errors import ConfigurationError
 from animica_hooks.store.base import Store
 from animica_hooks.store.sqlite import SqliteStore
+
+# Entry points of this group make stores of other databases. Each is named by the scheme of its
+# URLs, and called with the URL (SQLAlchemy's), and owner, lease_s and handlers by name.
+ENTRY_POINTS = "animica_hooks.stores"
 
 _EXAMPLE = "sqlite:///animica-hooks.db (in the working directory) or sqlite:////var/lib/hooks.db"
 
@@ -45,9 +49,26 @@ def make_store(url: str, *, owner: str, lease_s: float, handlers: int) -> Store:
         from animica_hooks.store.mariadb import MariadbStore
 
         return MariadbStore(parsed, owner=owner, lease_s=lease_s, handlers=handlers)
+    return _others(scheme)(parsed, owner=owner, lease_s=lease_s, handlers=handlers)
+
+
+def _others(scheme: str) -> Callable[..., Store]:
+    """Return what makes the stores of a database that is not ours, from the package that has it."""
+    from importlib.metadata import entry_points
+
+    for found in entry_points(group=ENTRY_POINTS, name=scheme):
+        try:
+            make: Callable[..., Store] = found.load()
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(
+                f"the store of {scheme}:// can not be imported from {found.value} ({error}): "
+                "install what it needs, or a version that fits."
+            ) from error
+        return make
     raise ConfigurationError(
         f"database_url begins with {scheme}://, which is not supported: write postgresql://, "
-        f"mariadb:// or mysql://, without a driver, or {_EXAMPLE}."
+        f"mariadb:// or mysql://, without a driver, or {_EXAMPLE}; or install the package that "
+        "has a store for it."
     )
 
 

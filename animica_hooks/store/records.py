@@ -160,7 +160,7 @@ class Batch:
         claim_orphans: claim jobs that have to run alone, instead of all others.
     """
 
-    deliveries: list[NewEvent | NewQuarantined] = field(default_factory=list)
+    deliveries: Sequence[NewEvent | NewQuarantined] = ()
     size: int = 0
     room: int = 0
     marks: Sequence[Mark] = ()

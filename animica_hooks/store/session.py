@@ -203,13 +203,18 @@ def _before(connection: Connection, cursor: Any, statement: str, *_: object) -> 
         unit.before(connection, cursor, statement)
 
 
-def _record(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+def _record(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, _: object, many: bool
+) -> None:
     unit = _unit(connection)
     if unit is None or not unit.record or not writes(statement):
         return
     if target := _TARGET.search(statement):
         verb, table = target[0].split()[0].upper(), target[1].strip('`"')
-        unit.recorded.append((f"{verb} {table}", max(cursor.rowcount, 0)))
+        rows: int = cursor.rowcount
+        if rows < 0:  # asyncpg does not say, of a statement that runs once for each of many rows
+            rows = len(parameters) if many else 0
+        unit.recorded.append((f"{verb} {table}", rows))
 
 
 def _begin_anew(connection: Connection) -> None:

@@ -1,8 +1,15 @@
 """What every store promises of order within a key, and of handlers that are limited."""
 
 import pytest
-from databases import on_every_database
-from storekit import (
+
+from animica_hooks.core.fair import Claimant
+from animica_hooks.core.order import Line, OnDead
+from animica_hooks.core.outcome import SECOND
+from animica_hooks.store import inbox
+from animica_hooks.store.base import Store
+from animica_hooks.store.records import Batch, LeasedJob, Mark, NewEvent, NewJob
+from animica_hooks.store.tables import jobs
+from animica_hooks.testing.store_contract.kit import (
     NOON,
     Clock,
     Opens,
@@ -12,26 +19,13 @@ from storekit import (
     completed,
     handler,
     job_row,
+    line,
     new_event,
     released,
     retried,
+    states,
+    take,
 )
-
-from animica_hooks.core.fair import Claimant
-from animica_hooks.core.order import Line, OnDead
-from animica_hooks.core.outcome import SECOND
-from animica_hooks.store import inbox
-from animica_hooks.store.base import Store
-from animica_hooks.store.records import Batch, LeasedJob, Mark, NewEvent, NewJob
-from animica_hooks.store.tables import jobs
-
-pytestmark = on_every_database
-
-
-def line(
-    key: str = "k", *, on_dead: OnDead = "park", interval: float = 0, handler: int = 1
-) -> Line:
-    return Line(handler, key, on_dead, int(interval * SECOND))
 
 
 def of_line(id: str, in_line: Line) -> NewEvent:
@@ -52,16 +46,6 @@ async def store_in_line(store: Store, in_line: Line, *ids: str) -> None:
 
 async def claimed_ids(store: Store, most: int = 100) -> list[str]:
     return [job.event.id for job in await claim(store, most)]
-
-
-async def take(store: Store) -> LeasedJob:
-    [job] = await claim(store)
-    return job
-
-
-async def states(store: Store) -> list[tuple[str, bool]]:
-    """Return the state of each job, and whether it has a due date."""
-    return [(row.state, row.due_at is not None) for row in await all_rows(store, jobs)]
 
 
 async def test_only_the_first_of_a_line_is_due(store: Store) -> None:

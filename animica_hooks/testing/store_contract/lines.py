@@ -3,17 +3,6 @@
 from dataclasses import replace as with_changes
 
 import pytest
-from databases import on_every_database
-from storekit import (
-    NOON,
-    Clock,
-    all_rows,
-    buried,
-    claim,
-    completed,
-    handler,
-    new_event,
-)
 
 from animica_hooks.admin import Admin
 from animica_hooks.core.order import Line, OnDead
@@ -24,12 +13,19 @@ from animica_hooks.store.base import Store
 from animica_hooks.store.records import Batch, LeasedJob, NewJob
 from animica_hooks.store.replay import ReplayFilters
 from animica_hooks.store.tables import handlers, jobs
-
-pytestmark = on_every_database
-
-
-def line(on_dead: OnDead = "park", key: str = "k") -> Line:
-    return Line(1, key, on_dead)
+from animica_hooks.testing.store_contract.kit import (
+    NOON,
+    Clock,
+    all_rows,
+    buried,
+    claim,
+    completed,
+    handler,
+    line,
+    new_event,
+    states,
+    take,
+)
 
 
 async def register(store: Store, *registered: Handler, now: int = NOON) -> dict[str, int]:
@@ -40,11 +36,6 @@ async def register(store: Store, *registered: Handler, now: int = NOON) -> dict[
 async def put(store: Store, in_line: Line, *ids: str) -> None:
     jobs_of = [NewJob(in_line.handler_id, in_line)]
     await store.commit(Batch(deliveries=[new_event(id, handlers=(), others=jobs_of) for id in ids]))
-
-
-async def take(store: Store) -> LeasedJob:
-    [job] = await claim(store)
-    return job
 
 
 async def end(store: Store, in_line: Line, job: LeasedJob, *, dead: bool = False) -> None:
@@ -63,19 +54,15 @@ async def run_all(store: Store, in_line: Line) -> list[str]:
     return ran
 
 
-async def states(store: Store) -> list[tuple[str, bool]]:
-    return [(row.state, row.due_at is not None) for row in await all_rows(store, jobs)]
-
-
 @pytest.mark.parametrize("on_dead", ["park", "block"])
 async def test_unparked_jobs_go_on_in_order(store: Store, on_dead: OnDead) -> None:
     """Those behind a dead job go on, the first of them at once; later ones come after them."""
     await register(store, handler("mine"))
-    await put(store, line(on_dead), "evt_1", "evt_2", "evt_3")
-    await put(store, line(on_dead, "other"), "evt_other")
+    await put(store, line(on_dead=on_dead), "evt_1", "evt_2", "evt_3")
+    await put(store, line("other", on_dead=on_dead), "evt_other")
     [dead, other] = await claim(store)
-    await end(store, line(on_dead), dead, dead=True)
-    await end(store, line(on_dead, "other"), other)
+    await end(store, line(on_dead=on_dead), dead, dead=True)
+    await end(store, line("other", on_dead=on_dead), other)
     assert [] == await claim(store)
 
     admin = Admin(store)
@@ -83,34 +70,34 @@ async def test_unparked_jobs_go_on_in_order(store: Store, on_dead: OnDead) -> No
     assert 0 == await admin.unpark(key="other")
     assert 2 == await admin.unpark(handler="mine", key="k", ids=[dead.id])
     assert 0 == await admin.unpark()
-    await put(store, line(on_dead), "evt_4")
+    await put(store, line(on_dead=on_dead), "evt_4")
 
-    assert ["evt_2", "evt_3", "evt_4"] == await run_all(store, line(on_dead))
+    assert ["evt_2", "evt_3", "evt_4"] == await run_all(store, line(on_dead=on_dead))
 
 
 async def test_a_retried_job_waits_for_who_runs(store: Store) -> None:
     """A dead job that is tried again does not run beside another one of its line."""
-    await put(store, line("skip"), "evt_1", "evt_2", "evt_3")
+    await put(store, line(on_dead="skip"), "evt_1", "evt_2", "evt_3")
     dead = await take(store)
-    await end(store, line("skip"), dead, dead=True)
+    await end(store, line(on_dead="skip"), dead, dead=True)
     second = await take(store)
 
     assert await Admin(store).retry_job(dead.id)
     assert [] == await claim(store)
-    await end(store, line("skip"), second)
-    assert ["evt_1", "evt_3"] == await run_all(store, line("skip"))
+    await end(store, line(on_dead="skip"), second)
+    assert ["evt_1", "evt_3"] == await run_all(store, line(on_dead="skip"))
 
 
 async def test_new_events_wait_for_a_retried_job(store: Store) -> None:
     """Even where the newest job of the line has ended."""
-    await put(store, line("skip"), "evt_1", "evt_2")
+    await put(store, line(on_dead="skip"), "evt_1", "evt_2")
     dead = await take(store)
-    await end(store, line("skip"), dead, dead=True)
-    await end(store, line("skip"), await take(store))
+    await end(store, line(on_dead="skip"), dead, dead=True)
+    await end(store, line(on_dead="skip"), await take(store))
 
     assert await Admin(store).retry_job(dead.id)
-    await put(store, line("skip"), "evt_3")
-    assert ["evt_1", "evt_3"] == await run_all(store, line("skip"))
+    await put(store, line(on_dead="skip"), "evt_3")
+    assert ["evt_1", "evt_3"] == await run_all(store, line(on_dead="skip"))
 
 
 async def test_a_job_that_is_parked_again_leaves_nobody_behind(store: Store) -> None:

@@ -6,8 +6,9 @@ AnimicaHooksError
 │   ├── SignatureError            not signed by one of the endpoint's secrets, or not now
 │   ├── PayloadTooLarge           the body is over the limit
 │   └── MalformedEvent            authentic, but not usable as an event (goes to the quarantine)
-├── StoreError                    the database did not do what was asked; trying again may help
-│   └── StoreUnavailable          down, slow, full or overloaded
+├── StoreError                    the database did not do what was asked
+│   ├── StoreRefused              it does not take what one row holds
+│   └── StoreUnavailable          down, slow, full or overloaded; trying again may help
 ├── HandlerError                  a handler could not be run, or was stopped
 │   ├── HandlerTimeout            it ran longer than its timeout
 │   ├── EventMisfit               ``event.data`` does not fit the handler's type
@@ -104,6 +105,13 @@ class MalformedEvent(DeliveryRejected):
 
 class StoreError(AnimicaHooksError):
     """The database did not do what was asked; nothing was half done."""
+
+
+class StoreRefused(StoreError):
+    """The database does not take what a row holds, until something is changed there.
+
+    Nothing of its transaction was done.
+    """
 
 
 class StoreUnavailable(StoreError):

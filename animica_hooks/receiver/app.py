@@ -24,7 +24,13 @@ from animica_hooks.core.event import (
 )
 from animica_hooks.core.routing import ROOT_ENDPOINT, Route
 from animica_hooks.core.signature import HEADER, SignatureHeader, Verifier, parse
-from animica_hooks.errors import MalformedEvent, SignatureError, SignatureReason, StoreUnavailable
+from animica_hooks.errors import (
+    MalformedEvent,
+    SignatureError,
+    SignatureReason,
+    StoreError,
+    StoreRefused,
+)
 from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
 from animica_hooks.receiver.body import BodyReader, Disconnected, Refused
@@ -84,8 +90,9 @@ class Receiver:
             read = error.reason in (SignatureReason.TIMESTAMP, SignatureReason.MISMATCH)
             answer = answers.INVALID_SIGNATURE if read else answers.INVALID_SIGNATURE_UNREAD
             await answer.send(send)
-        except StoreUnavailable:
-            self._reject("unavailable", "unavailable")
+        except StoreError as error:
+            reason = "refused" if isinstance(error, StoreRefused) else "unavailable"
+            self._reject("unavailable", reason)
             await answers.UNAVAILABLE.send(send)
         except Disconnected:
             self._reject("disconnected", "disconnected")

@@ -81,6 +81,8 @@ class Store(ABC):
         Not for concurrent use.
 
         Raises:
+            StoreRefused: the database does not take what a row holds; nothing was done. The caller
+                finds out which by committing parts of the batch.
             StoreUnavailable: nothing was acknowledged; a commit whose outcome is unknown may yet
                 have happened, which deduplication and fences make harmless.
         """

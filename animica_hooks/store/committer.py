@@ -7,20 +7,23 @@ Rule 2: an acknowledgement follows the commit. A delivery whose commit does not 
 Rule 3: marks of ended attempts wait for company, at most ``LINGER_S``, unless others wait for
         them. A crash in between costs one more run of a handler, which is what at-least-once means.
 Rule 4: what would wait too long is refused at once: see ``admission``.
-Rule 5: marks are never dropped. They stay until they are committed or the store is closed.
+Rule 5: marks stay until they are committed or the store is closed. Only one that the database
+        refuses by itself is dropped: its job runs again when its lease runs out.
+Rule 6: what the database refuses harms nobody else: a batch that it refuses is committed in halves,
+        and these in halves, until what is refused is alone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from animica_hooks.core.fair import Claimant
-from animica_hooks.errors import StoreError, StoreUnavailable
+from animica_hooks.errors import StoreError, StoreRefused, StoreUnavailable
 from animica_hooks.store.admission import Admission
 from animica_hooks.store.records import (
     Batch,
@@ -68,6 +71,26 @@ class _Waiting(msgspec.Struct, gc=False):
     deadline: float
 
 
+class _Taken(NamedTuple):
+    """What one commit is to do, and who waits for it."""
+
+    waiting: Sequence[_Waiting] = ()
+    marks: Sequence[Mark] = ()
+    claim: tuple[Batch, asyncio.Future[list[LeasedJob]]] | None = None
+
+    def parts(self) -> list[_Taken]:
+        """Return the same in smaller parts, in the same order; nothing where it is one thing."""
+        waiting, marks, claim = self
+        kinds = [_Taken(marks=marks), _Taken(waiting), _Taken(claim=claim)]
+        kinds = [kind for kind in kinds if any(kind)]
+        if len(kinds) > 1:
+            return kinds
+        half = max(len(waiting), len(marks)) // 2
+        if not half:
+            return []
+        return [_Taken(waiting[:half], marks[:half]), _Taken(waiting[half:], marks[half:])]
+
+
 class Committer:
     """Collects what has to be written and commits it in batches.
 
@@ -99,7 +122,7 @@ class Committer:
         self._ack_deadline = ack_deadline
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
-        self._committing: list[_Waiting] = []
+        self._committing: Sequence[_Waiting] = ()
         self._waiting_bytes = 0
         self._admission = Admission()
         self._marks: list[Mark] = []
@@ -116,7 +139,8 @@ class Committer:
     def deliver(self, delivery: NewEvent | NewQuarantined) -> asyncio.Future[Receipt]:
         """Return a future that is done when the delivery is on disk.
 
-        The future raises ``StoreUnavailable`` where that did not happen in time.
+        The future raises ``StoreUnavailable`` where that did not happen in time, and
+        ``StoreRefused`` where the database does not take it.
 
         Raises:
             StoreUnavailable: too much waits already, or the store is closing.
@@ -182,7 +206,7 @@ class Committer:
         if not self._task.done():
             logger.error("the database does not answer: what has just ended may run again")
             self._task.cancel()
-            unanswered = (*self._committing, *self._waiting)
+            unanswered = _Taken((*self._committing, *self._waiting))
             _refuse(unanswered, StoreUnavailable("the receiver is shutting down."))
         for timer in (self._linger, self._sweeper):
             if timer is not None:
@@ -192,7 +216,10 @@ class Committer:
         while True:
             self._wake.clear()
             if self._has_work():
-                await self._commit()
+                taken = self._take()
+                self._committing = taken.waiting
+                await self._commit(taken)
+                self._committing = ()
             elif self._closing:
                 return
             else:
@@ -210,54 +237,72 @@ class Committer:
             self._linger = None
         self._wake.set()
 
-    async def _commit(self) -> None:
-        batch, claim = self._take()
+    async def _commit(self, taken: _Taken) -> bool:
+        """Commit what was taken; return False where the database did not answer."""
+        # Nobody waits any more for some of it.
+        taken = taken._replace(waiting=[w for w in taken.waiting if not w.future.done()])
+        batch = self._batch(taken)
         began = self._loop.time()
         try:
             committed = await self._store.commit(batch)
+        except StoreRefused as error:
+            return await self._commit_apart(taken, error)
         except StoreError as error:
-            await self._failed(batch, claim, error)
+            await self._failed(taken, error)
+            return False
         except Exception as error:  # noqa: BLE001 - a bug, but the committer has to live
-            logger.exception("committing a batch failed unexpectedly")
-            await self._failed(batch, claim, StoreUnavailable(f"{type(error).__name__}."))
-        else:
-            seconds = self._loop.time() - began
-            self._admission.note(len(batch.deliveries), seconds, len(self._waiting))
-            try:
-                self._succeeded(batch, claim, committed)
-            except Exception:  # noqa: BLE001 - the same
-                logger.exception("telling of a committed batch failed unexpectedly")
+            return await self._commit_apart(taken, error)
+        seconds = self._loop.time() - began
+        self._admission.note(len(batch.deliveries), seconds, len(self._waiting))
+        try:
+            self._succeeded(taken, batch, committed)
+        except Exception:  # noqa: BLE001 - the same
+            logger.exception("telling of a committed batch failed unexpectedly")
+        return True
 
-    def _take(self) -> tuple[Batch, asyncio.Future[list[LeasedJob]] | None]:
-        """Take what waits, leaving out what nobody waits for any more."""
-        taken = [self._waiting.popleft() for _ in range(batch_size(len(self._waiting)))]
-        self._waiting_bytes -= sum([waiting.size for waiting in taken])
-        taken = [waiting for waiting in taken if not waiting.future.done()]
-        self._committing = taken
-        batch, claim = self._claim or (Batch(), None)
-        self._claim = None
-        batch.deliveries = [waiting.delivery for waiting in taken]
-        batch.size = sum([waiting.size for waiting in taken])
-        batch.room = max(0, self._room() - batch.claim)
-        batch.marks, self._marks = self._marks, []
+    async def _commit_apart(self, taken: _Taken, error: Exception) -> bool:
+        """Commit the parts of what the database has refused; see ``_commit``."""
+        parts = taken.parts()
+        answers = True
+        for part in parts:
+            if answers:
+                answers = await self._commit(part)
+            else:
+                await self._failed(part, StoreUnavailable("the database does not answer."))
+        if parts:
+            return answers
+        if isinstance(error, StoreRefused):
+            self._refused(taken, error)
+            return True
+        logger.error("committing a batch failed unexpectedly", exc_info=error)
+        await self._failed(taken, StoreUnavailable(f"{type(error).__name__}."))
+        return True  # perhaps to the others
+
+    def _take(self) -> _Taken:
+        waiting = [self._waiting.popleft() for _ in range(batch_size(len(self._waiting)))]
+        self._waiting_bytes -= sum([each.size for each in waiting])
+        taken = _Taken(waiting, self._marks, self._claim)
+        self._marks, self._claim = [], None
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
-        return batch, claim
+        return taken
 
-    def _succeeded(
-        self,
-        batch: Batch,
-        claim: asyncio.Future[list[LeasedJob]] | None,
-        committed: Committed,
-    ) -> None:
+    def _batch(self, taken: _Taken) -> Batch:
+        batch = taken.claim[0] if taken.claim else Batch()
+        batch.deliveries = [waiting.delivery for waiting in taken.waiting]
+        batch.size = sum([waiting.size for waiting in taken.waiting])
+        batch.room = max(0, self._room() - batch.claim)
+        batch.marks = taken.marks
+        return batch
+
+    def _succeeded(self, taken: _Taken, batch: Batch, committed: Committed) -> None:
         self.failing = False
-        for waiting, receipt in zip(self._committing, committed.receipts, strict=True):
+        for waiting, receipt in zip(taken.waiting, committed.receipts, strict=True):
             if not waiting.future.done():
                 waiting.future.set_result(receipt)
-        self._committing = []
-        if claim is not None and not claim.done():
-            claim.set_result(committed.claimed)
+        if taken.claim is not None and not taken.claim[1].done():
+            taken.claim[1].set_result(committed.claimed)
         elif committed.claimed:  # whoever asked is gone: the worker gives them back
             self._on_leased(committed.claimed, False)
         if committed.leased or committed.waiting:
@@ -293,24 +338,34 @@ class Committer:
             if isinstance(held, NewQuarantined):
                 self._telemetry(Quarantined(held.endpoint, held.reason, held.body_hash.hex()))
 
-    async def _failed(
-        self,
-        batch: Batch,
-        claim: asyncio.Future[list[LeasedJob]] | None,
-        error: StoreError,
-    ) -> None:
+    async def _failed(self, taken: _Taken, error: StoreError) -> None:
         logger.error("a commit failed: %s", error)
         self.failing = True
-        _refuse(self._committing, error)
-        self._committing = []
-        if claim is not None and not claim.done():
-            claim.set_exception(error)
-        self._marks = [*batch.marks, *self._marks]
+        _refuse(taken, error)
+        self._marks = [*taken.marks, *self._marks]
         if self._closing and not self._waiting:
             # Their leases run out; the jobs run again elsewhere.
             self._marks = []
         if not self._waiting:
             await asyncio.sleep(_PAUSE_AFTER_FAILURE_S)
+
+    def _refused(self, taken: _Taken, error: StoreRefused) -> None:
+        """Tell of one thing that the database refuses. It answers, so it is not failing."""
+        self.failing = False
+        for waiting in taken.waiting:
+            new = waiting.delivery
+            if isinstance(new, NewEvent):
+                what = f"the event {new.event.id} at {new.event.endpoint}"
+            else:
+                what = f"a delivery for the quarantine at {new.endpoint}"
+            logger.error("%s is not stored, and its sender told to come again: %s", what, error)
+        for mark in taken.marks:
+            logger.error(
+                "how job %d ended can not be noted, so it runs again when its lease runs out: %s",
+                mark.job_id,
+                error,
+            )
+        _refuse(taken, error)
 
     def _sweep(self) -> None:
         """Give up deliveries that are past the ack deadline; name a writer who is slow."""
@@ -343,7 +398,11 @@ def batch_size(waiting: int) -> int:
     return min(MAX_BATCH, max(MIN_BATCH, waiting // 2), waiting)
 
 
-def _refuse(deliveries: Iterable[_Waiting], error: StoreError) -> None:
-    for waiting in deliveries:
-        if not waiting.future.done():
-            waiting.future.set_exception(error)
+def _refuse(taken: _Taken, error: StoreError) -> None:
+    """Tell whoever waits that it was not done."""
+    futures: list[asyncio.Future[Any]] = [waiting.future for waiting in taken.waiting]
+    if taken.claim is not None:
+        futures.append(taken.claim[1])
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)

@@ -33,7 +33,7 @@ from animica_hooks.core.fair import Claimant, granted, share
 from animica_hooks.core.job import State
 from animica_hooks.core.order import Aftermath, Line, aftermath
 from animica_hooks.core.outcome import COMPLETED
-from animica_hooks.errors import ConfigurationError
+from animica_hooks.errors import ConfigurationError, StoreRefused
 from animica_hooks.store import inbox as shared
 from animica_hooks.store import mariadb_sql as sql
 from animica_hooks.store import schema
@@ -206,6 +206,7 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
         return super()._describe(error) + (f" {code}" if code else "")
 
     async def _transact(self, inbox: asyncmy.Connection, batch: Batch) -> Committed:
+        self._check_sizes(batch)
         arrivals = Arrivals(batch)
         try:
             while True:
@@ -227,6 +228,15 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
             self._look_first = True
             inbox.close()
             raise
+
+    def _check_sizes(self, batch: Batch) -> None:
+        """Refuse what the server would not read to its end: it would end the connection."""
+        most = self._packet - _ROW_BYTES
+        if batch.size > most and any(len(new.body) > most for new in batch.deliveries):
+            raise StoreRefused(
+                f"the database {self.name} takes statements of at most {self._packet:,} bytes: "
+                "raise max_allowed_packet, or lower max_body."
+            )
 
     async def _look(self, inbox: asyncmy.Connection, arrivals: Arrivals) -> set[EventKey]:
         """Return the events that are stored already."""

@@ -33,7 +33,7 @@ from sqlalchemy.orm import Session
 from animica_hooks.core.event import Event, hash_body
 from animica_hooks.core.order import Aftermath, aftermath
 from animica_hooks.core.outcome import from_micros
-from animica_hooks.errors import ConfigurationError, StoreUnavailable
+from animica_hooks.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from animica_hooks.store import schema
 from animica_hooks.store.base import Store
 from animica_hooks.store.inbox import MARK
@@ -62,6 +62,9 @@ TRIES = 3  # of a transaction that the database broke off because of another
 CLOCK_S = 5.0  # between two looks at the database's clock
 ADMIN_POOL = 4
 PING_S = 1.0
+# Classes of SQLSTATEs that say that the database does not take what a row holds: of data, of
+# constraints, of views, of triggers (the standard's and PostgreSQL's), and of sizes.
+_REFUSALS = frozenset({"22", "23", "44", "45", "P0", "54"})
 
 EventKey: TypeAlias = tuple[str, str]  # endpoint and id
 C = TypeVar("C")  # the driver's connection
@@ -209,12 +212,16 @@ class ServerStore(Store, Generic[C]):
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raise ``StoreUnavailable`` for whatever the driver raises."""
+        """Raise ``StoreUnavailable``, or ``StoreRefused``, for whatever the driver raises."""
         try:
             yield
         except self._all_failures as error:
             driver = _of_driver(error)
             # The text of a driver's error can quote a statement's values.
+            if str(getattr(driver, "sqlstate", None))[:2] in _REFUSALS:
+                raise StoreRefused(
+                    f"the database {self.name} does not take a row: {self._describe(driver)}."
+                ) from error
             why = self._advice(driver) or f"can not be used just now: {self._describe(driver)}."
             raise StoreUnavailable(f"the database {self.name} {why}") from error
 

@@ -35,7 +35,7 @@ from animica_hooks.core.event import Event, hash_body
 from animica_hooks.core.fair import Claimant, granted, share
 from animica_hooks.core.order import Aftermath, Line, aftermath
 from animica_hooks.core.outcome import COMPLETED, from_micros
-from animica_hooks.errors import ConfigurationError, StoreUnavailable
+from animica_hooks.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from animica_hooks.store import inbox, schema
 from animica_hooks.store import sqlite_sql as sql
 from animica_hooks.store.base import Store
@@ -78,6 +78,8 @@ _PRAGMAS = (
     "PRAGMA wal_autocheckpoint = 0",
 )
 _PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+# A constraint or trigger of the user's own, or more bytes than a row can have.
+_REFUSALS = {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG}
 
 
 class SqliteStore(Store):
@@ -242,6 +244,10 @@ class SqliteStore(Store):
             committed = await self._transact(batch)
         except sqlite3.Error as error:
             self._drop_inbox()
+            if _code(error) in _REFUSALS:
+                raise StoreRefused(
+                    f"SQLite does not take a row into {self.path}: {error.sqlite_errorname}."
+                ) from error
             raise self._unavailable(error) from error
         except BaseException:
             self._drop_inbox()

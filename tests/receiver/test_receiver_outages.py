@@ -15,6 +15,7 @@ from receiving import (
     PATIENCE_S,
     Process,
     Reply,
+    Request,
     ask,
     count,
     deliver,
@@ -105,6 +106,28 @@ async def test_refused_but_stored(hooks: Hooks, database: Path) -> None:
         await until(lambda: rows(database, "SELECT id FROM hooks_jobs WHERE state = 'succeeded'"))
     assert ["evt_1"] == stored_ids(database)
     assert ["evt_1"] == handled
+
+
+async def test_a_row_that_the_database_refuses_harms_no_other(
+    hooks: Hooks, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of many at once only that one is answered 503; once the rule is gone it is taken."""
+    bodies = [make_event("a.b", {"secret": "CANARY"}, id=f"evt_{n}") for n in range(20)]
+    async with hooks.lifespan():
+        with closing(sqlite3.connect(database)) as other:
+            other.execute(
+                "CREATE TRIGGER rule BEFORE INSERT ON hooks_events WHEN NEW.id = 'evt_7'"
+                " BEGIN SELECT RAISE(ABORT, 'not this one'); END"
+            )
+            replies = await asyncio.gather(*[deliver(hooks, body) for body in bodies])
+            assert [204] * 7 + [503] + [204] * 12 == [reply.status for reply in replies]
+            assert _is_refusal(replies[7])
+            assert 200 == (await ask(hooks, Request(b"", [], "GET", "/health/ready"))).status
+            assert "evt_7" in caplog.text
+            assert "CANARY" not in caplog.text
+            other.execute("DROP TRIGGER rule")
+            assert 204 == (await deliver(hooks, bodies[7])).status
+    assert {f"evt_{n}" for n in range(20)} == set(stored_ids(database))
 
 
 async def test_unsigned_is_refused_as_ever(hooks: Hooks, database: Path) -> None:

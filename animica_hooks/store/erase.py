@@ -11,6 +11,7 @@ from animica_hooks.core.event import hash_body
 from animica_hooks.core.job import State
 from animica_hooks.store.base import Store
 from animica_hooks.store.prune import emptied
+from animica_hooks.store.queries import find_seqs
 from animica_hooks.store.tables import events, failures, handlers, jobs
 from animica_hooks.store.views import Erased
 
@@ -27,10 +28,9 @@ async def erase(store: Store, event_id: str, endpoint: str | None) -> Erased:
     Args:
         endpoint: where it was received; None for wherever there is one of this id.
     """
-    query = select(events.c.seq).where(events.c.id == event_id)
-    if endpoint is not None:
-        query = query.where(events.c.endpoint == endpoint)
     async with store.write("erase") as connection:
+        found = await find_seqs(connection, [event_id], endpoint)
+        query = select(events.c.seq).where(events.c.seq.in_(found)).order_by(events.c.seq)
         # Locked before its jobs are looked at, as when pruning.
         seqs = list(await connection.scalars(query.with_for_update()))
         await _empty(connection, seqs)

@@ -50,6 +50,31 @@ from animica_hooks.store.views import (
 PAGE = 200
 
 
+async def find_seqs(
+    connection: AsyncConnection, ids: Sequence[str], endpoint: str | None = None
+) -> list[int]:
+    """Return the sequence numbers of events, in order (uq_hooks_events_endpoint_id).
+
+    That index begins with the endpoint, and no insert is to pay for another: where no endpoint is
+    named, all that there are are looked into.
+    """
+    endpoints = await _endpoints(connection) if endpoint is None else [endpoint]
+    found = await connection.scalars(
+        select(events.c.seq).where(events.c.endpoint.in_(endpoints), events.c.id.in_(ids))
+    )
+    return sorted(found)
+
+
+async def _endpoints(connection: AsyncConnection) -> list[str]:
+    """List the endpoints that have events, stepping in the index from each to the next."""
+    found: list[str] = []
+    following = select(func.min(events.c.endpoint))
+    while (endpoint := await connection.scalar(following)) is not None:
+        found.append(endpoint)
+        following = select(func.min(events.c.endpoint)).where(events.c.endpoint > endpoint)
+    return found
+
+
 async def find_events(
     store: Store,
     *,
@@ -74,7 +99,8 @@ async def find_events(
         events.c.body.is_not(None).label("has_body"),
     ).order_by(events.c.seq.desc())
     if ids is not None:
-        query = query.where(events.c.id.in_(ids))
+        async with store.read() as connection:
+            query = query.where(events.c.seq.in_(await find_seqs(connection, ids)))
     query = received_between(of_type(query, type), since, until)
     async for rows in _pages(store, query, events.c.seq, limit):
         async with store.read() as connection:
@@ -128,7 +154,8 @@ async def find_jobs(
     if handler is not None:
         query = query.where(handlers.c.name == handler)
     if event_id is not None:
-        query = query.where(events.c.id == event_id)
+        async with store.read() as connection:
+            query = query.where(jobs.c.event_seq.in_(await find_seqs(connection, [event_id])))
     async for rows in _pages(store, of_type(query, type), jobs.c.id, limit):
         for row in rows:
             yield JobView(

@@ -27,7 +27,7 @@ from animica_hooks.errors import ReplayRefused
 from animica_hooks.store.base import Store
 from animica_hooks.store.inbox import hold_bodies, inserted_id
 from animica_hooks.store.lines import entries
-from animica_hooks.store.queries import received_between
+from animica_hooks.store.queries import find_seqs, received_between
 from animica_hooks.store.tables import UNSORTED, events, handlers, jobs, replays
 from animica_hooks.store.views import Replay, ReplayPlan
 
@@ -253,13 +253,14 @@ async def pairs(
     filters.check()
     async with store.read() as connection:
         recorded = (await connection.execute(select(handlers))).all()
+        seqs = None if filters.ids is None else await find_seqs(connection, filters.ids)
     wanted = _wanted_handlers(recorded, filters, known)
     patterns = {row.id: (json.loads(row.patterns), row.endpoint) for row in recorded}
     after, left = 0, filters.limit
     last = await _last_seq(store)
     while left is None or left > 0:
         async with store.read() as connection:
-            found = (await connection.execute(_events_after(after, last, filters))).all()
+            found = (await connection.execute(_events_after(after, last, filters, seqs))).all()
             latest = await _latest_jobs(connection, [row.seq for row in found])
         if not found:
             return
@@ -290,7 +291,7 @@ async def _last_seq(store: Store) -> int:
         return await connection.scalar(select(func.max(events.c.seq))) or 0
 
 
-def _events_after(after: int, last: int, filters: ReplayFilters) -> Any:
+def _events_after(after: int, last: int, filters: ReplayFilters, seqs: Sequence[int] | None) -> Any:
     query = (
         select(
             events.c.seq,
@@ -303,8 +304,8 @@ def _events_after(after: int, last: int, filters: ReplayFilters) -> Any:
         .order_by(events.c.seq)
         .limit(_EVENTS_AT_ONCE)
     )
-    if filters.ids is not None:
-        query = query.where(events.c.id.in_(filters.ids))
+    if seqs is not None:
+        query = query.where(events.c.seq.in_(seqs))
     if filters.states is not None:
         query = query.where(
             exists().where(jobs.c.event_seq == events.c.seq, jobs.c.state.in_(list(filters.states)))

@@ -24,9 +24,11 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from animica_hooks.core.event import Event
+from animica_hooks.core.fair import Claimant, granted
 from animica_hooks.core.job import State
 from animica_hooks.core.order import Line, entry
-from animica_hooks.core.outcome import SECOND
+from animica_hooks.core.outcome import SECOND, from_micros
 from animica_hooks.core.routing import Handler, Recorded
 from animica_hooks.store.records import Due, ExpiredLease, Mark, NewJob
 from animica_hooks.store.tables import UNSORTED, events, handlers, in_state, jobs, unfinished
@@ -118,6 +120,32 @@ def joined(job: NewJob, newest: tuple[str, int | None] | None, now: int) -> tupl
     if not first:
         return state.value, None
     return state.value, max(now, (ended_at or 0) + job.line.interval)
+
+
+def grant(
+    claimant: Claimant, most: int, limited: Sequence[Any] | None, now: int
+) -> tuple[int, float]:
+    """Return how many of ``most`` jobs a limited handler may begin, and its tokens.
+
+    Args:
+        limited: the row of ``LIMITED``, in order; None where the handler has none.
+    """
+    tokens, tokens_at, leased = limited or (None, None, 0)
+    return granted(
+        claimant, most, leased=leased, tokens=tokens, tokens_age=now - (tokens_at or now)
+    )
+
+
+def event_of(row: Any) -> Event:
+    """Return the event of a row of its table; without a body where that is gone."""
+    return Event(
+        id=row.id,
+        type=row.type,
+        body=row.body or b"",
+        endpoint=row.endpoint,
+        received_at=from_micros(row.received_at),
+        raw_headers=row.headers,
+    )
 
 
 def by_fence(leases: Iterable[tuple[int, int]]) -> dict[int, list[int]]:

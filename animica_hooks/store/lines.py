@@ -13,14 +13,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from animica_hooks.core.event import Event
 from animica_hooks.core.job import State, Verb, sources
 from animica_hooks.core.order import Entry, Line, entry
-from animica_hooks.core.outcome import from_micros
 from animica_hooks.core.routing import Handler
 from animica_hooks.errors import ReplayRefused
 from animica_hooks.store.base import Store
-from animica_hooks.store.inbox import call_next, hold_bodies
+from animica_hooks.store.inbox import call_next, event_of, hold_bodies
 from animica_hooks.store.records import new_job
 from animica_hooks.store.tables import UNSORTED, events, handlers, in_state, jobs, unfinished
 
@@ -219,15 +217,7 @@ async def sort(store: Store, registered: Mapping[int, Handler]) -> None:
 
 
 async def _place(connection: AsyncConnection, row: Any, handler: Handler, now: int) -> None:
-    event: Event[Any] = Event(
-        id=row.id,
-        type=row.type,
-        body=row.body or b"",
-        endpoint=row.endpoint,
-        received_at=from_micros(row.received_at),
-        raw_headers=row.headers,
-    )
-    job = new_job(row.handler_id, handler, event)
+    job = new_job(row.handler_id, handler, event_of(row))
     values: dict[str, Any] = {"orphaned": 0}
     if job.unusable is not None:
         values |= {

@@ -29,10 +29,9 @@ from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from animica_hooks.core.event import hash_body
-from animica_hooks.core.fair import Claimant, granted, share
+from animica_hooks.core.fair import share
 from animica_hooks.core.job import State
 from animica_hooks.core.order import Aftermath, Line, aftermath
-from animica_hooks.core.outcome import COMPLETED
 from animica_hooks.errors import ConfigurationError, StoreRefused
 from animica_hooks.store import inbox as shared
 from animica_hooks.store import mariadb_sql as sql
@@ -372,12 +371,12 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
 
     async def _mark(self, inbox: asyncmy.Connection, marks: Sequence[Mark], now: int) -> int:
         """Carry out transitions; return how many came too late."""
-        done = shared.by_fence((m.job_id, m.fence) for m in marks if _is_plain(m))
+        done = shared.by_fence((m.job_id, m.fence) for m in marks if m.is_plain)
         changed = 0
         for fence, ids in done.items():
             changed += await _change(inbox, sql.COMPLETE, now, fence, among=ids)
         for mark in sorted(marks, key=lambda mark: mark.job_id):
-            if _is_plain(mark):
+            if mark.is_plain:
                 continue
             values = shared.mark_parameters(mark, now)
             if not await _change(inbox, sql.MARK, *(values[name] for name in sql.MARK_ORDER)):
@@ -413,7 +412,8 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
             id, tokens = claimant.handler_id, 0.0
             most = share(batch.claim - len(due), batch.claim_for[position:])
             if claimant.is_limited:
-                most, tokens = await self._grant(inbox, claimant, most, now)
+                limited = [tuple(row.values()) for row in await _select(inbox, sql.LIMITED, id)]
+                most, tokens = shared.grant(claimant, most, limited[0] if limited else None, now)
             found = await _select(inbox, sql.DUE, id, int(batch.claim_orphans), now, most)
             if found and await _select(inbox, sql.UNSORTED, id):
                 continue
@@ -427,20 +427,6 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
         seqs = list({row["event_seq"] for row in due})
         events = {row["seq"]: row for row in await _select(inbox, sql.LOAD_EVENTS, among=seqs)}
         return claimed_jobs([{**events[row["event_seq"]], **row} for row in due])
-
-    async def _grant(
-        self, inbox: asyncmy.Connection, claimant: Claimant, most: int, now: int
-    ) -> tuple[int, float]:
-        """Return how many of ``most`` jobs a limited handler may begin, and its tokens."""
-        found = await _select(inbox, sql.LIMITED, claimant.handler_id)
-        tokens, tokens_at, leased = found[0].values() if found else (None, None, 0)
-        return granted(
-            claimant, most, leased=leased, tokens=tokens, tokens_age=now - (tokens_at or now)
-        )
-
-
-def _is_plain(mark: Mark) -> bool:
-    return mark.transition is COMPLETED and mark.line is None
 
 
 async def _hold(inbox: asyncmy.Connection, handler_ids: Collection[int]) -> None:

@@ -21,9 +21,8 @@ from sqlalchemy import URL, Engine, create_engine, func, text, true
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from animica_hooks.core.event import hash_body
-from animica_hooks.core.fair import Claimant, granted, share
+from animica_hooks.core.fair import share
 from animica_hooks.core.order import Aftermath, Line, aftermath
-from animica_hooks.core.outcome import COMPLETED
 from animica_hooks.errors import ConfigurationError
 from animica_hooks.store import inbox as shared
 from animica_hooks.store import postgres_sql as sql
@@ -259,7 +258,7 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         self, inbox: asyncpg.Connection[Any], batch: Batch, committed: Committed, now: int
     ) -> None:
         """End attempts that others may wait for, or that did not simply succeed, one by one."""
-        marks = [mark for mark in batch.marks if not _is_plain_mark(mark)]
+        marks = [mark for mark in batch.marks if not mark.is_plain]
         for mark in sorted(marks, key=lambda mark: mark.job_id):
             values = shared.mark_parameters(mark, now)
             changed = await inbox.fetchval(sql.MARK, *(values[name] for name in sql.MARK_ORDER))
@@ -291,7 +290,7 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         self, inbox: asyncpg.Connection[Any], batch: Batch, committed: Committed, now: int
     ) -> None:
         """End attempts that succeeded, and store deliveries."""
-        done = [mark for mark in batch.marks if _is_plain_mark(mark)]
+        done = [mark for mark in batch.marks if mark.is_plain]
         done.sort(key=lambda mark: mark.job_id)
         arrivals = Arrivals(batch)
         stored: dict[EventKey, int] = {}
@@ -394,7 +393,8 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         for position, claimant in enumerate(batch.claim_for):
             id, most, tokens = claimant.handler_id, share(left, batch.claim_for[position:]), 0.0
             if claimant.is_limited:
-                most, tokens = await self._grant(inbox, claimant, most, now)
+                limited = await inbox.fetchrow(sql.LIMITED, id)
+                most, tokens = shared.grant(claimant, most, limited, now)
             found = await inbox.fetch(
                 sql.CLAIM, until, self.owner, id, int(batch.claim_orphans), now, most
             )
@@ -403,16 +403,6 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
             claimed += found
             left = batch.claim - len(claimed)
         return claimed_jobs(claimed)
-
-    async def _grant(
-        self, inbox: asyncpg.Connection[Any], claimant: Claimant, most: int, now: int
-    ) -> tuple[int, float]:
-        """Return how many of ``most`` jobs a limited handler may begin, and its tokens."""
-        found = await inbox.fetchrow(sql.LIMITED, claimant.handler_id)
-        tokens, tokens_at, leased = found or (None, None, 0)
-        return granted(
-            claimant, most, leased=leased, tokens=tokens, tokens_age=now - (tokens_at or now)
-        )
 
     async def _renew(
         self, connection: asyncpg.Connection[Any], leases: Sequence[tuple[int, int]]
@@ -449,10 +439,6 @@ def _is_plain(batch: Batch) -> bool:
     """Tell whether a batch is one statement."""
     return (
         not batch.claim
-        and all(_is_plain_mark(mark) for mark in batch.marks)
+        and all(mark.is_plain for mark in batch.marks)
         and all(isinstance(d, NewEvent) and not d.others for d in batch.deliveries)
     )
-
-
-def _is_plain_mark(mark: Mark) -> bool:
-    return mark.transition is COMPLETED and mark.line is None

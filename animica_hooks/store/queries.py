@@ -26,7 +26,7 @@ from animica_hooks.core.event import Event
 from animica_hooks.core.job import State
 from animica_hooks.core.outcome import from_micros, to_micros
 from animica_hooks.store.base import Store
-from animica_hooks.store.inbox import FORGOTTEN, WAITING, forget
+from animica_hooks.store.inbox import FORGOTTEN, WAITING, event_of, forget
 from animica_hooks.store.lines import hold_handlers
 from animica_hooks.store.tables import (
     events,
@@ -250,14 +250,7 @@ async def load_event(store: Store, seq: int) -> Event:
     """Read one event, with its body; empty where that has been pruned or erased."""
     async with store.read() as connection:
         row = (await connection.execute(select(events).where(events.c.seq == seq))).one()
-    return Event(
-        id=row.id,
-        type=row.type,
-        body=row.body or b"",
-        endpoint=row.endpoint,
-        received_at=from_micros(row.received_at),
-        raw_headers=row.headers,
-    )
+    return event_of(row)
 
 
 async def find_failures(store: Store, job_id: int) -> list[FailureView]:

@@ -11,7 +11,7 @@ import msgspec
 from animica_hooks.core.event import Event
 from animica_hooks.core.fair import Claimant
 from animica_hooks.core.order import Line, NoKey, key_of
-from animica_hooks.core.outcome import SECOND, Transition
+from animica_hooks.core.outcome import COMPLETED, SECOND, Transition
 from animica_hooks.core.routing import Handler
 
 ENDLESS = 2**63 - 1
@@ -131,6 +131,11 @@ class Mark(msgspec.Struct, gc=False):
     line: Line | None = None
     frees: bool = False
     unless_after: int = ENDLESS
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the job has succeeded and is in no line: many such are ended at once."""
+        return self.transition is COMPLETED and self.line is None
 
 
 @dataclass(slots=True)

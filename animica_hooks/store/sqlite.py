@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from animica_hooks.core.event import Event, hash_body
-from animica_hooks.core.fair import Claimant, granted, share
+from animica_hooks.core.fair import share
 from animica_hooks.core.order import Aftermath, Line, aftermath
 from animica_hooks.core.outcome import COMPLETED, from_micros
 from animica_hooks.errors import ConfigurationError, StoreRefused, StoreUnavailable
@@ -343,10 +343,10 @@ class SqliteStore(Store):
 
     def _mark(self, connection: sqlite3.Connection, marks: Sequence[Mark], now: int) -> int:
         """Carry out transitions; return how many came too late."""
-        plain = [mark for mark in marks if mark.transition is COMPLETED and mark.line is None]
+        plain = [mark for mark in marks if mark.is_plain]
         changed = self._complete(connection, plain, now)
         for mark in marks:
-            if mark.transition is COMPLETED and mark.line is None:
+            if mark.is_plain:
                 continue
             if not connection.execute(sql.MARK, _mark_values(mark, now)).rowcount:
                 continue
@@ -497,7 +497,8 @@ class SqliteStore(Store):
             most = share(left, batch.claim_for[position:])
             tokens = 0.0
             if claimant.is_limited:
-                most, tokens = self._grant(connection, claimant, most, now)
+                limited = connection.execute(sql.LIMITED, (claimant.handler_id,)).fetchone()
+                most, tokens = inbox.grant(claimant, most, limited, now)
             found = connection.execute(
                 sql.CLAIM,
                 (until, self.owner, claimant.handler_id, int(batch.claim_orphans), now, most),
@@ -528,17 +529,6 @@ class SqliteStore(Store):
                 replayed_from, keyed_by, ordering_key,
             ) in claimed
         ]  # fmt: skip
-
-    def _grant(
-        self, connection: sqlite3.Connection, claimant: Claimant, most: int, now: int
-    ) -> tuple[int, float]:
-        """Return how many of ``most`` jobs a limited handler may begin, and its tokens."""
-        tokens, tokens_at, leased = connection.execute(
-            sql.LIMITED, (claimant.handler_id,)
-        ).fetchone() or (None, None, 0)
-        return granted(
-            claimant, most, leased=leased, tokens=tokens, tokens_age=now - (tokens_at or now)
-        )
 
     def _load_events(
         self, connection: sqlite3.Connection, seqs: Iterable[int]

@@ -158,9 +158,7 @@ def test_a_planted_side_effect_is_seen(tmp_path: Path, source: str) -> None:
 
 
 def test_importing_is_cheap() -> None:
-    """The package costs at most 150 ms of CPU; with all its names, which come as they are asked
-    for, twice that on a machine that is busy with other things.
-    """
+    """It takes at most 150 ms of CPU; twice that with all the names, on however busy a machine."""
     assert cpu_of("import animica_hooks", ROOT) <= IMPORT_CPU_S
     assert cpu_of("from animica_hooks import *", ROOT) <= 2 * IMPORT_CPU_S
 

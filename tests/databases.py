@@ -118,7 +118,7 @@ def empty(kind: str, engine: Engine) -> None:
                 )
             )
         for name in {*inspect(connection).get_table_names()} - {*names, "hooks_version"}:
-            connection.execute(text(f"DROP TABLE {name}"))
+            connection.execute(text(f"DROP TABLE {name} CASCADE"))
         if kind == MARIADB:
             for name in names:
                 connection.execute(text(f"TRUNCATE {name}"))

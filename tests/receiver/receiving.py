@@ -1,7 +1,9 @@
 """What the tests of the receiver share: requests, answers, servers, a look at what is stored."""
 
 import asyncio
+import gc
 import json
+import logging
 import os
 import re
 import socket
@@ -11,15 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import uvicorn
-from databases import engine_of
+from databases import engine_of, wait_for_port
 from sqlalchemy import Connection, make_url
 
+from animica_hooks.cli import connection, server
 from animica_hooks.testing import make_event, sign
 
 SECRET = "whsec_for-the-tests-of-the-receiver"
@@ -223,12 +226,30 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 class Server:
-    """An app behind uvicorn in a thread, at a port of its own."""
+    """An app behind uvicorn in a thread, at a port of its own.
 
-    def __init__(self, app: Any, **options: Any) -> None:
-        options = {"lifespan": "on", "http": "httptools", "timeout_graceful_shutdown": 5, **options}
-        config = uvicorn.Config(app, log_config=None, access_log=False, **options)
-        self._server = uvicorn.Server(config)
+    Args:
+        http: what parses requests: one of uvicorn's parsers, or ``serve``, as of the command line.
+    """
+
+    def __init__(self, app: Any, *, http: str = "httptools", **options: Any) -> None:
+        self._at_end = ExitStack()
+        if http == "serve":
+            # What it changes for the whole process, which elsewhere is its own.
+            self._at_end.callback(gc.unfreeze)
+            self._at_end.callback(gc.set_threshold, *gc.get_threshold())
+            for name in ("uvicorn.error", "uvicorn.asgi"):
+                log = logging.getLogger(name)
+                self._at_end.callback(log.setLevel, log.level)
+            config = connection.Config(app, connection.Limits(), proxy_headers=False)
+            self._server: uvicorn.Server = server.Server(
+                config, on_start=lambda: None, on_stop=lambda: None
+            )
+        else:
+            options = {"lifespan": "on", "timeout_graceful_shutdown": 5, **options}
+            self._server = uvicorn.Server(
+                uvicorn.Config(app, http=http, log_config=None, access_log=False, **options)
+            )
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
@@ -244,6 +265,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._thread.join(PATIENCE_S)
+        self._at_end.close()
         assert not self._thread.is_alive(), "the server did not stop"
 
     @property
@@ -253,20 +275,25 @@ class Server:
 
 
 class Process:
-    """An app of ``served`` behind uvicorn, in a process of its own."""
+    """An app of ``served`` behind uvicorn, or ``animica-hooks serve``, in a process of its own."""
 
-    def __init__(self, app: str, database: Path) -> None:
+    def __init__(self, app: str, database: Path, *, http: str = "httptools") -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
+        command = ["uvicorn", f"served:{app}", "--fd", str(self._socket.fileno()), "--http", http,
+                   "--log-level", "warning", "--timeout-graceful-shutdown", "5"]  # fmt: skip
+        if http == "serve":
+            self._socket.close()
+            command = ["animica_hooks", "serve", f"served:{app}", "--port", str(self.port)]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", f"served:{app}", "--fd", str(self._socket.fileno()),
-             "--http", "httptools", "--log-level", "warning", "--timeout-graceful-shutdown", "5"],
+            [sys.executable, "-m", *command],
             cwd=Path(__file__).parent,
             env={**os.environ, "DATABASE_URL": url(database), "PYTHONPATH": str(_TESTS)},
-            pass_fds=[self._socket.fileno()],
-        )  # fmt: skip
+            pass_fds=[] if http == "serve" else [self._socket.fileno()],
+        )
 
     def __enter__(self) -> Self:
+        wait_for_port(self.port)
         exchange(self.port, b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         return self
 

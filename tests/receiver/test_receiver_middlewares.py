@@ -187,13 +187,20 @@ SMALL = make_event("a.b", {"amount": 4200})
 LARGE = make_event("a.b", {"amount": 4200, "filler": "x" * 300_000})  # arrives in pieces
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("middlewares") / "hooks.db"
+@pytest.fixture(scope="module", params=["httptools", "serve"])
+def http(request: pytest.FixtureRequest) -> str:
+    """What parses requests: uvicorn's parser, or that of ``animica-hooks serve``."""
+    http: str = request.param
+    return http
 
 
 @pytest.fixture(scope="module")
-def server(database: Path) -> Iterator[Server]:
+def database(http: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp(f"middlewares-{http}") / "hooks.db"
+
+
+@pytest.fixture(scope="module")
+def server(database: Path, http: str) -> Iterator[Server]:
     """Serve one receiver behind each of the middlewares."""
     hooks = Hooks(
         signing_secret=SECRET,
@@ -205,7 +212,7 @@ def server(database: Path) -> Iterator[Server]:
         Mount(f"/{name}", app=wrap(hooks))
         for name, wrap in {**WORK, **CONSUME, **CONSUME_SOME, **CHANGE}.items()
     ]
-    with Server(Starlette(routes=routes, lifespan=hooks.lifespan)) as server:
+    with Server(Starlette(routes=routes, lifespan=hooks.lifespan), http=http) as server:
         yield server
 
 

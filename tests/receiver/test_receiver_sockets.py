@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import socket
 import sqlite3
 import struct
@@ -47,9 +48,16 @@ def hooks(make_hooks: Callable[..., Hooks]) -> Hooks:
     return make_hooks(max_body=MEGABYTE, body_deadline=BODY_DEADLINE_S, ack_deadline=0.5)
 
 
+@pytest.fixture(params=["httptools", "serve"])
+def http(request: pytest.FixtureRequest) -> str:
+    """What parses requests: uvicorn's parser, or that of ``animica-hooks serve``."""
+    http: str = request.param
+    return http
+
+
 @pytest.fixture
-def server(hooks: Hooks) -> Iterator[Server]:
-    with Server(hooks) as server:
+def server(hooks: Hooks, http: str) -> Iterator[Server]:
+    with Server(hooks, http=http) as server:
         yield server
 
 
@@ -91,7 +99,7 @@ def test_declared_too_large_is_not_asked_for(server: Server) -> None:
         assert b"HTTP/1.1 204" == connection.recv(100)[:12]
 
 
-def _stream(port: int, most: int) -> tuple[Reply, int]:
+def _stream(port: int, most: float) -> tuple[Reply, int]:
     """Stream a body in chunks until the server ends it; return its answer and what was sent."""
     request = signed().without(b"content-length")
     request.headers += [(b"transfer-encoding", b"chunked"), (b"connection", b"close")]
@@ -109,17 +117,19 @@ def _stream(port: int, most: int) -> tuple[Reply, int]:
         return parse_reply(read_all(connection)), sent
 
 
-def test_streamed_too_large(database: Path) -> None:
+def test_streamed_too_large(database: Path, http: str) -> None:
     """A stream that never ends is cut off at the limit, and costs the server little memory."""
-    with Process("hooks", database) as process:
+    with Process("hooks", database, http=http) as process:
         assert _delivers(process.port, make_event("a.b", {"filler": "x" * 900_000}))
         before = process.peak_memory
-        for _ in range(5):
-            reply, sent = _stream(process.port, 200 * MEGABYTE)
-            # A server that leaves input unread resets the connection: the answer's end may be lost.
+        for _ in range(5 if http == "httptools" else 1):
+            reply, sent = _stream(process.port, 200 * MEGABYTE if http == "httptools" else math.inf)
             assert 413 == reply.status
-            assert reply.code in ("payload_too_large", "")
-            assert sent < 20 * MEGABYTE  # what the sockets' buffers hold
+            if http == "serve":  # which reads on for a moment, so that its answer arrives
+                assert "payload_too_large" == reply.code
+            else:  # which leaves input unread: the answer's end may be lost by the reset
+                assert reply.code in ("payload_too_large", "")
+                assert sent < 20 * MEGABYTE  # what the sockets' buffers hold
         assert process.peak_memory - before < 5 * MEGABYTE
         assert 1 == count(database, "hooks_events")
 
@@ -257,14 +267,14 @@ HOSTS = [b"a/../b", b"@", b"", b"[", b"\xff", b"evil.test:99999", b"a b", b"a?b#
 
 
 @pytest.mark.parametrize("mounted", [False, True])
-def test_malformed_host(hooks: Hooks, database: Path, mounted: bool) -> None:
+def test_malformed_host(hooks: Hooks, database: Path, mounted: bool, http: str) -> None:
     """A Host header that is none changes nothing of where a delivery goes."""
     app: Any = hooks
     path = "/"
     if mounted:
         app = Starlette(routes=hooks.routes("/hooks"), lifespan=hooks.lifespan)
         path = "/hooks"
-    with Server(app) as server:
+    with Server(app, http=http) as server:
         for host in HOSTS:
             for where, status in ((path, 204), ("/hooks/../x", 400)):
                 request = signed().replace(b"host", host)

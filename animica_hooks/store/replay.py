@@ -1,7 +1,8 @@
 """Make new jobs for stored events.
 
 Rule 1: a replay makes new jobs and changes none; dedup does not concern it.
-Rule 2: of an event and a handler the latest job counts. One that is still to run is not repeated.
+Rule 2: of an event and a handler the latest job counts. One that is still to run is not repeated,
+        of two replays at the same time neither: they take turns at making jobs.
 Rule 3: events are replayed in the order in which they were received; jobs that have a key join the
         end of their line.
 """
@@ -167,8 +168,10 @@ async def replay(
                 delay = int((created + len(rows)) / rate * SECOND) if rate else 0
                 rows.append(_new_job(pair, replay_id, start + delay, store.now(), keep_keys))
             async with store.write("replay") as connection:
+                await _take_turn(connection)
                 there = await hold_bodies(connection, {row["event_seq"] for row in rows})
-                made = [row for row in rows if row["event_seq"] in there]
+                latest = await _latest_jobs(connection, sorted(there))
+                made = [row for row in rows if row["event_seq"] in there and _holds(row, latest)]
                 if made:
                     await _join_lines(connection, made)
                     await connection.execute(insert(jobs), made)
@@ -179,6 +182,20 @@ async def replay(
     async with store.write("replay") as connection:
         await _note(connection, replay_id, created, skipped, finished_at=store.now())
     return Replay(replay_id, planned, created, skipped)
+
+
+async def _take_turn(connection: AsyncConnection) -> None:
+    """Keep other replays from making jobs until the transaction ends."""
+    unfinished = select(replays.c.id).where(replays.c.finished_at.is_(None)).order_by(replays.c.id)
+    await connection.execute(unfinished.with_for_update())
+
+
+def _holds(row: dict[str, Any], latest: dict[tuple[int, int], Any]) -> bool:
+    """Tell whether the job that a new one repeats is the latest still, and is still over."""
+    job = latest.get((row["event_seq"], row["handler_id"]))
+    if job is None or job.id != row["replayed_from"]:
+        return job is None and row["replayed_from"] is None
+    return State(job.state).final
 
 
 async def _join_lines(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:

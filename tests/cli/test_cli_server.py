@@ -277,3 +277,81 @@ def test_signals_end_the_server_cleanly(tmp_path: Path, number: signal.Signals) 
     with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         states = database.execute("SELECT state FROM hooks_jobs").fetchall()
     assert states in ([("succeeded",)], [("available",)])
+
+
+def test_sigterm_twice_ends_it_once(tmp_path: Path) -> None:
+    """A second SIGTERM, while a body still holds the server, is no crash and no shorter grace."""
+    body = body_of("evt_stuck", "order.paid")
+    with start(tmp_path, "--grace", "1") as server, server.connect() as connection:
+        connection.sendall(head(body) + body[:10])
+        with server.connect() as other:  # what was sent before it has arrived
+            other.sendall(b"GET /health HTTP/1.1\r\nHost: shop\r\n\r\n")
+            read_answer(other)
+        server.popen.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        code, seconds = server.stop(signal.SIGTERM)
+        assert 503 == status_of(read_to_end(connection))
+    assert 0 == code, server.said()
+    assert seconds < 20
+    assert "Traceback" not in server.said()
+
+
+SLOW_START = """
+import asyncio, pathlib, time
+from contextlib import asynccontextmanager
+from starlette.applications import Starlette
+from animica_hooks.store import schema
+import shop
+
+upgrade = schema.upgrade
+
+
+def slowly(connection):
+    upgrade(connection)
+    pathlib.Path("migrating").touch()
+    time.sleep(1)
+
+
+schema.upgrade = slowly
+
+
+@asynccontextmanager
+async def own(app):
+    pathlib.Path("starting").touch()
+    await asyncio.sleep(1)
+    yield
+
+
+app = Starlette(routes=shop.hooks.routes("/"), lifespan=shop.hooks.lifespan_with(own))
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"), [("starting", signal.SIGINT), ("migrating", signal.SIGTERM)]
+)
+def test_a_signal_before_it_listens_ends_it_cleanly(
+    tmp_path: Path, moment: str, number: signal.Signals
+) -> None:
+    """In the app's own start, or in the middle of a migration, of which nothing is left half."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "slow_start.py").write_text(SLOW_START)
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    environment = {
+        "ANIMICA_HOOKS_SIGNING_SECRET": SECRET,
+        "ANIMICA_HOOKS_DATABASE_URL": url,
+    }
+    arguments = ("serve", "slow_start:app", "--port", "0")
+    with Process(*arguments, cwd=tmp_path, environment=environment) as process:
+        wait_for((tmp_path / moment).exists, f"it is {moment}")
+        code, seconds = process.stop(number)
+    assert code in (0, -number), process.said()
+    assert seconds < 20
+    assert "Traceback" not in process.said()
+    assert "receiving at" not in process.said()
+
+    with start(tmp_path) as server, server.connect() as connection:
+        body = body_of("evt_after", "order.paid")
+        connection.sendall(head(body) + body)
+        assert 204 == status_of(read_answer(connection))
+    with contextlib.closing(sqlite3.connect(tmp_path / "shop.db")) as database:
+        assert [("ok",)] == database.execute("PRAGMA integrity_check").fetchall()

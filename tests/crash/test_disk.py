@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from crashkit import FULL, MakePlace, Place, insist, request, send, take_account
+from crashkit import FULL, PATIENCE_S, MakePlace, Place, insist, request, send, take_account
 
 from animica_hooks.testing import make_event
 
@@ -125,4 +125,5 @@ async def steadily(port: int) -> list[float]:
     for n in range(RATE * SECONDS):
         sending.append(asyncio.create_task(one(n)))
         await asyncio.sleep(1 / RATE)
-    return await asyncio.gather(*sending)
+    async with asyncio.timeout(PATIENCE_S):
+        return await asyncio.gather(*sending)

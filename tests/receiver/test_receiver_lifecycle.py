@@ -218,6 +218,7 @@ async def test_lifespan_protocol_of_a_wrong_set_up(make_hooks: Callable[..., Hoo
 # Again and again.
 
 
+@on_every_database
 async def test_start_and_stop_again_and_again(make_hooks: Callable[..., Hooks]) -> None:
     """Many that start and stop at once on one database: none hangs, none leaves anything open."""
     async with make_hooks().lifespan():

@@ -32,11 +32,20 @@ UNUSABLE: dict[str, bytes] = {
     "null": b"null",
     "byte order mark": b"\xef\xbb\xbf" + _envelope(),
     "UTF-16": _envelope().decode().encode("utf-16"),
+    "UTF-32": _envelope().decode().encode("utf-32"),
+    "overlong": _envelope().replace(b"CANARY", b"\xc0\xaf"),
+    "surrogates in UTF-8": _envelope().replace(b"CANARY", b"\xed\xa0\xbd\xed\xb8\x80"),
     "not UTF-8": _envelope().replace(b"CANARY", b"\xff\xfe"),
     "lone surrogate": _envelope(data="\ud800"),
     "NaN": _envelope(data=float("nan")),
     "infinity": _envelope(data=float("inf")),
+    "number beyond any": _envelope(data=0).replace(b'"data": 0', b'"data": 1e400'),
+    "integer of 4301 digits": _envelope(data=0).replace(b'"data": 0', b'"data": ' + b"9" * 4301),
     "deep": _nested(100_000),
+    "deep in objects": _envelope(data=0).replace(
+        b"0}", b'{"a":' * 1000 + b"0" + b"}" * 1000 + b"}"
+    ),
+    "deep in both": _envelope(data=0).replace(b"0}", b'[{"a":' * 500 + b"0" + b"}]" * 500 + b"}"),
     "no id": b'{"type": "a.b"}',
     "id null": _envelope(id=None),
     "id a number": _envelope(id=1),
@@ -79,6 +88,7 @@ async def test_unusable_is_kept(
 USABLE: dict[str, bytes] = {
     "keys twice": b'{"id": "evt_0", "type": "a.b", "\\u0069d": "evt_1"}',
     "large integer": _envelope(data=2**64),
+    "NUL in a text": _envelope(data=0).replace(b'"data": 0', b'"data": "a\\u0000b"'),
     "unknown fields": _envelope(__proto__={"id": "x"}),
     "data missing": b'{"id": "evt_1", "type": "a.b"}',
     "data a list": _envelope(data=[1]),

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -78,6 +79,10 @@ class OwnMariadb:
                 self._process.kill()
             self._process.wait()
             self._socket.unlink(missing_ok=True)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def run(self, statement: str, database: str = "hooks") -> None:
         url = f"mysql+pymysql://root@/{database}?unix_socket={self._socket}"

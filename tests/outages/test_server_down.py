@@ -1,4 +1,4 @@
-"""PostgreSQL dies, stands still or comes back while events arrive: nothing acknowledged is lost."""
+"""The database dies, stands still or comes back while events arrive: nothing acknowledged is lost."""
 
 import asyncio
 import shutil
@@ -7,9 +7,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
-from databases import Postgres
+from databases import MARIADB, POSTGRESQL, Postgres, leave_out
+from mariadbkit import OwnMariadb, install, installed
 from outagekit import column, execute, insist, make_hooks, post, settled, timed
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -21,17 +23,28 @@ ACK_DEADLINE_S = 3.0  # the default
 FROZEN_S = 5.0
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
-    server = Postgres(Path(tempfile.mkdtemp(prefix="hooks-postgresql-")))
-    server.start()
+Server: TypeAlias = Postgres | OwnMariadb
+
+
+@pytest.fixture(scope="module", params=[POSTGRESQL, MARIADB])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="hooks-server-"))
+    server: Server
+    if request.param == POSTGRESQL:
+        server = Postgres(folder)
+        server.start()
+    else:
+        if not installed():
+            leave_out("there is no MariaDB to be killed: install Debian's mariadb-server")
+        install(folder / "data")
+        server = OwnMariadb(folder / "data")
     yield server
-    server.remove()
-    shutil.rmtree(server.folder, ignore_errors=True)
+    server.kill()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
-def hooks(server: Postgres) -> Hooks:
+def hooks(server: Server) -> Hooks:
     """An app whose handler leaves a row for each time that it has succeeded."""
     hooks = make_hooks(server.url, lease=2.0)
 
@@ -45,7 +58,8 @@ def hooks(server: Postgres) -> Hooks:
 async def fresh(hooks: Hooks) -> None:
     await execute(hooks, "DROP TABLE IF EXISTS effects")
     await execute(hooks, "CREATE TABLE effects (id TEXT)")
-    await execute(hooks, "TRUNCATE hooks_events, hooks_jobs, hooks_redeliveries")
+    for table in ("hooks_events", "hooks_jobs", "hooks_redeliveries"):
+        await execute(hooks, f"DELETE FROM {table}")
 
 
 async def first_answer(hooks: Hooks, id: str, since: float) -> float:
@@ -74,7 +88,7 @@ async def keep_sending(hooks: Hooks, acked: list[str], stop: asyncio.Event) -> N
         await asyncio.sleep(0.005)
 
 
-async def test_killed_and_started_again(hooks: Hooks, server: Postgres) -> None:
+async def test_killed_and_started_again(hooks: Hooks, server: Server) -> None:
     """After kill -9 of the whole server what was acknowledged is there, and handled once."""
     acked: list[str] = []
     stop = asyncio.Event()
@@ -97,7 +111,7 @@ async def test_killed_and_started_again(hooks: Hooks, server: Postgres) -> None:
         await everything_is_there(hooks, acked)
 
 
-async def test_standing_still(hooks: Hooks, server: Postgres) -> None:
+async def test_standing_still(hooks: Hooks, server: Server) -> None:
     """Senders of a server that does not answer are told so in time, and served when it does."""
     async with hooks.lifespan():
         await fresh(hooks)
@@ -116,7 +130,7 @@ async def test_standing_still(hooks: Hooks, server: Postgres) -> None:
         await everything_is_there(hooks, ["evt_before", "evt_after"])
 
 
-async def test_down_at_the_start(server: Postgres) -> None:
+async def test_down_at_the_start(server: Server) -> None:
     """An app whose database is down says so at its start, and starts once it is up."""
     server.kill()
     hooks = make_hooks(server.url)

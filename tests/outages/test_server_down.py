@@ -1,4 +1,4 @@
-"""The database dies, stands still or comes back while events arrive: nothing acknowledged is lost."""
+"""The database dies, stands still, comes back while events arrive: nothing acknowledged is lost."""
 
 import asyncio
 import shutil

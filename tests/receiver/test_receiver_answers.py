@@ -22,6 +22,7 @@ from receiving import (
 )
 
 from animica_hooks import Event, Hooks
+from animica_hooks.core.signature import secret_id
 from animica_hooks.store.committer import Committer
 from animica_hooks.testing import make_event, sign
 
@@ -66,6 +67,7 @@ async def test_event_without_a_handler_is_stored(hooks: Hooks, database: Path) -
     """An event that no handler takes is kept, for a handler that is yet to be written."""
     async with hooks.lifespan():
         assert 204 == (await deliver(hooks, make_event("nobody.cares", id="evt_1"))).status
+        assert 1 == (await hooks.stats()).counts["no_handler"]
     assert ["evt_1"] == stored_ids(database)
     assert 0 == count(database, "hooks_jobs")
 
@@ -145,6 +147,35 @@ async def test_unsigned_answers_do_not_tell_a_stale_time_from_a_wrong_secret(hoo
             UNSIGNED[cause][1](request)
             replies.append(await ask(hooks, request))
     assert [replies[0]] * len(replies) == replies
+
+
+async def test_rotation_of_the_secret(make_hooks: Callable[..., Hooks], database: Path) -> None:
+    """Both verify, and the metric tells by which; once it is no longer listed the old one is wrong.
+
+    So it can be seen when nobody signs with the old one any more.
+    """
+    new, old = SECRET, OTHER_SECRET
+    ids = {secret: secret_id(secret.encode()) for secret in (new, old)}
+    hooks = make_hooks(signing_secret=[new, old])
+    async with hooks.lifespan():
+        for secret in (old, new, old):
+            assert 204 == (await ask(hooks, signed(secret=secret))).status
+        both = _sign(signed(), secret=old)
+        [(_, header)] = [h for h in both.headers if h[0] == b"x-animica-signature"]
+        by_new = sign(both.body, new, timestamp=int(header[2 : header.index(b",")]))
+        both.replace(b"x-animica-signature", header + b"," + by_new.split(",")[1].encode())
+        assert 204 == (await ask(hooks, both)).status
+        counts = (await hooks.stats()).counts
+        verified = {id: counts[f"verified.{id}"] for id in ids.values()}
+    assert 4 == sum(verified.values())
+    assert verified[ids[old]] >= 2
+    assert verified[ids[new]] >= 1
+
+    hooks = make_hooks(signing_secret=[new])
+    async with hooks.lifespan():
+        assert 400 == (await ask(hooks, signed(secret=old))).status
+        assert 204 == (await ask(hooks, signed(secret=new))).status
+    assert 5 == count(database, "hooks_events")
 
 
 def _stall(request: Request) -> None:

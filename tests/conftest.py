@@ -1,9 +1,10 @@
 """What all tests share: the event loop, how hard Hypothesis tries, and databases to test on."""
 
 import os
+import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,35 @@ from animica_hooks.store import schema
 settings.register_profile("small", deadline=None, derandomize=True, max_examples=100)
 settings.register_profile("full", deadline=None, max_examples=3000)
 settings.load_profile("full" if os.environ.get("ANIMICA_HOOKS_TEST_SIZE") == "full" else "small")
+
+
+# The tests' secrets are marked, so that any of them that is said aloud is known for one.
+_CANARY = re.compile(r"(?:whsec|anm_live|anm_test)_CANARY[\w-]*")
+
+
+def canaries(said: str) -> list[str]:
+    """Return the secrets in what has been said."""
+    return sorted({*_CANARY.findall(said)})
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport]:
+    """Fail each test in whose output or log, or that of whose processes, there is a secret."""
+    report = yield
+    if report.when == "teardown" and report.outcome != "failed":
+        logs = [path for path in _folder_of(item).rglob("*log") if path.is_file()]
+        said = [content for _, content in report.sections]
+        said += [path.read_text(encoding="utf-8", errors="replace") for path in logs]
+        if found := canaries("".join(said)):
+            report.outcome = "failed"
+            report.longrepr = f"secrets were said aloud: {', '.join(found)}"
+    return report
+
+
+def _folder_of(item: pytest.Item) -> Path:
+    """Return a test's own folder, where its processes log."""
+    folder: Path = getattr(item, "funcargs", {}).get("tmp_path", Path("no folder"))
+    return folder
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Self
 from animica_hooks import Hooks
 from animica_hooks.core.signature import sign
 
-SECRET = "whsec_0123456789abcdef0123456789abcdef"
+SECRET = "whsec_CANARY-of-the-command-line-tests"
 PATIENCE_S = 30.0
 
 SHOP = """

@@ -22,7 +22,7 @@ from animica_hooks.store.connect import make_store
 from animica_hooks.testing import make_event, sign
 
 FULL = os.environ.get("ANIMICA_HOOKS_TEST_SIZE") == "full"
-SECRET = "whsec_crash_tests_0123456789ab"
+SECRET = "whsec_CANARY-of-the-crash-tests"
 HERE = Path(__file__).resolve().parent
 PATIENCE_S = 60.0  # after which a test that waits for something has failed
 HANDLERS = ("coroutine", "plain", "outside")

@@ -27,7 +27,7 @@ from animica_hooks.testing import make_event, sign
 from animica_hooks.threads import DaemonThreads
 
 FULL = os.environ.get("ANIMICA_HOOKS_TEST_SIZE") == "full"
-SECRET = "whsec_dispatch_tests_0123456789"
+SECRET = "whsec_CANARY-of-the-dispatch-tests"
 NOON = 1_700_000_000 * SECOND
 PATIENCE_S = 20.0  # after which a test that waits for something has failed
 ONCE = RetryPolicy(max_attempts=1)

@@ -15,7 +15,7 @@ import httpx2
 from animica_hooks.testing import make_event, sign
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-SECRET = "whsec_for-the-tests-of-the-examples"
+SECRET = "whsec_CANARY-for-the-tests-of-the-examples"
 PATIENCE_S = 30.0
 
 

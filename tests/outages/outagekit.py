@@ -10,7 +10,7 @@ from sqlalchemy import URL, make_url, text
 from animica_hooks import Hooks, RetryPolicy
 from animica_hooks.testing import make_event, sign
 
-SECRET = "whsec_outage_tests_0123456789abc"
+SECRET = "whsec_CANARY-of-the-outage-tests"
 PATIENCE_S = 30.0
 
 

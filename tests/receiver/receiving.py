@@ -25,8 +25,8 @@ from sqlalchemy import Connection, make_url
 from animica_hooks.cli import connection, server
 from animica_hooks.testing import make_event, sign
 
-SECRET = "whsec_for-the-tests-of-the-receiver"
-OTHER_SECRET = "whsec_of-somebody-else-altogether"
+SECRET = "whsec_CANARY-for-the-tests-of-the-receiver"
+OTHER_SECRET = "whsec_CANARY-of-somebody-else-altogether"
 _TESTS = Path(__file__).parent.parent
 PATIENCE_S = 20.0  # how long a test waits for what should happen at once
 

@@ -113,7 +113,9 @@ async def test_from_the_environment(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Secrets and the database come from the environment; the file is in the directory else."""
-    monkeypatch.setenv("ANIMICA_HOOKS_SIGNING_SECRET", f"whsec_the-newer-of-the-two, {SECRET}")
+    monkeypatch.setenv(
+        "ANIMICA_HOOKS_SIGNING_SECRET", f"whsec_CANARY-the-newer-of-the-two, {SECRET}"
+    )
     monkeypatch.setenv("ANIMICA_HOOKS_DATABASE_URL", url(database))
     hooks = Hooks(routers=[])
     async with hooks.lifespan():

@@ -6,7 +6,7 @@ import time
 from animica_hooks import verify_webhook
 from animica_hooks.testing import make_event, sign
 
-SECRET = "whsec_for-the-tests-of-an-app"
+SECRET = "whsec_CANARY-for-the-tests-of-an-app"
 
 
 def test_sign() -> None:

@@ -65,7 +65,7 @@ wheel: .venv/.dev ## ... only the wheel: reproducible, clean, and works when ins
 audit: .venv/.dev ## ... only known vulnerabilities in what is locked
 	$(BIN)/python .ci/check_vulnerabilities.py requirements/run.txt
 
-bench: .venv/.dev ## measure
+bench: .venv/.bench ## measure the receiver beside others
 	$(BIN)/python -m benchmarks $(ARGS)
 
 bench-sdk: .venv/.bench ## measure the SDK's clients against others
@@ -135,7 +135,7 @@ clean: ## remove all that the targets made
 	@touch .venv/.run $@
 
 .venv/.bench: requirements/bench.txt requirements/dev.txt requirements/run.txt pyproject.toml .venv/.uv
-	@echo "installing what the clients are compared with"
+	@echo "installing what we are compared with"
 	@$(SYNC) requirements/dev.txt requirements/bench.txt requirements/uv.txt
 	@$(EDITABLE)
 	@touch .venv/.run .venv/.dev $@

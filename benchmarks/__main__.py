@@ -4,22 +4,33 @@ import argparse
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from benchmarks import load, report, scratch, self_check
+from benchmarks import databases, load, report, scratch, self_check
 from benchmarks.contestants import CONTESTANTS, Contestant
-from benchmarks.databases import is_reachable
 from benchmarks.results import Results
 from benchmarks.window import Plan, Window, run_window
 
 ROUNDS = 3
-SECONDS = 5
+SECONDS = 4
 # Signatures are made before the window and must still be fresh at its end.
 MAX_SECONDS = 120
-CONNECTIONS = (1, 64, 256)
-PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "sqlalchemy", "fastapi")
+PACKAGES = (
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "msgspec",
+    "sqlalchemy",
+    "fastapi",
+    "celery",
+    "dbos",
+    "procrastinate",
+    "hookspool",
+    "hookrelay",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,15 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.self_check:
         return self_check.main()
-    contestants = [one for one in CONTESTANTS if one.name in options.contestants]
-    for missing in [c for c in contestants if c.database and not is_reachable(c.database)]:
-        print(f"left out: {missing.name}, whose server does not answer", file=sys.stderr)
-        contestants.remove(missing)
+    chosen = [one for one in CONTESTANTS if one.name in options.contestants]
+    absent = {one.name: fault for one in chosen if (fault := one.fault())}
+    contestants = [one for one in chosen if one.name not in absent]
+    for name, fault in absent.items():
+        print(f"left out: {name}, {fault}", file=sys.stderr)
     plan = Plan(seconds=options.seconds, scratch=scratch.folder())
     windows = tuple(_run(contestants, options.connections, options.rounds, plan))
     run = report.Run(
         date=datetime.now(UTC).date().isoformat(),
-        environment=_environment(),
+        environment=_environment(contestants),
+        absent=absent | report.UNMEASURED,
         rounds=options.rounds,
         seconds=options.seconds,
         results=Results(windows),
@@ -45,18 +58,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(
-    contestants: Sequence[Contestant], connections: Sequence[int], rounds: int, plan: Plan
+    contestants: Sequence[Contestant], asked: Sequence[int], rounds: int, plan: Plan
 ) -> Iterator[Window]:
+    wanted = {one.name: asked or one.connections for one in contestants}
     for round_number in range(rounds):
-        for count in connections:
-            # Every other round runs backwards, so that none is always the first or the last.
-            for contestant in contestants if round_number % 2 == 0 else contestants[::-1]:
+        # Every other round runs backwards, so that none is always the first or the last.
+        order = contestants if round_number % 2 == 0 else contestants[::-1]
+        for count in sorted({count for counts in wanted.values() for count in counts}):
+            for contestant in [one for one in order if count in wanted[one.name]]:
+                began = time.monotonic()
                 window = run_window(contestant, plan, connections=count, round_number=round_number)
-                _show_progress(window)
+                _show_progress(window, time.monotonic() - began)
                 yield window
 
 
-def _show_progress(window: Window) -> None:
+def _show_progress(window: Window, took: float) -> None:
     where = (
         f"round {window.round_number + 1}, {window.connections} connections, {window.contestant}"
     )
@@ -65,7 +81,7 @@ def _show_progress(window: Window) -> None:
     else:
         assert window.figures is not None
         outcome = f"{window.figures.received_per_second:,.0f}/s"
-    print(f"{where}: {outcome}", file=sys.stderr, flush=True)
+    print(f"{where}: {outcome} ({took:.0f} s)", file=sys.stderr, flush=True)
 
 
 def _status(contestants: Sequence[Contestant], windows: Sequence[Window]) -> int:
@@ -73,13 +89,15 @@ def _status(contestants: Sequence[Contestant], windows: Sequence[Window]) -> int
     return int(any(window.failures and window.contestant in trusted for window in windows))
 
 
-def _environment() -> dict[str, str]:
+def _environment(contestants: Sequence[Contestant]) -> dict[str, str]:
+    kinds = dict.fromkeys(one.database for one in contestants if one.database)
     packages = {name: found for name in PACKAGES if (found := _version(name))}
     return {
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
         **packages,
+        **{kind: databases.describe(kind) for kind in kinds},
         "load from": load.generator_name(),
     }
 
@@ -96,15 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=_between(1, 100), default=ROUNDS, help="default: 3")
     parser.add_argument(
-        "--seconds", type=_between(1, MAX_SECONDS), default=SECONDS, help="a window's; default: 5"
+        "--seconds", type=_between(1, MAX_SECONDS), default=SECONDS, help="a window's; default: 4"
     )
     parser.add_argument(
         "--connections",
         type=_between(1, 10_000),
         nargs="+",
-        default=CONNECTIONS,
+        default=(),
         metavar="N",
-        help="default: 1 64 256",
+        help="for all; default: what each one's goals ask for, of 1, 64 and 256",
     )
     parser.add_argument(
         "--contestants", nargs="+", choices=names, default=names, metavar="NAME", help=f"of {names}"

@@ -1,154 +1,260 @@
-"""Who is measured, and how to read from each one's database what it really did."""
+"""Who is measured, how each is run, and where it says what it did."""
 
-import sqlite3
-from contextlib import closing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
-
-from sqlalchemy import text
+from importlib.util import find_spec
 
 from benchmarks import databases
+from benchmarks.databases import MARIADB, POSTGRESQL, REDIS
+from benchmarks.ledgers import CeleryLedger, Ledger, Queries, ServerLedger, SQLiteLedger
 
 LIMIT = "limit"
 TUTORIAL = "tutorial-sqlite"
-# Ours is served by its own command, whatever is compared with it by the server itself.
-SERVE = ("animica_hooks", "serve")
-PLAIN = ("benchmarks.plain",)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What a contestant's database holds: events, finished handlers, rows handlers wrote."""
-
-    stored: int
-    handled: int
-    effects: int | None
-
-
-class Ledger(Protocol):
-    """Reads a contestant's database behind its back: its own word is not evidence."""
-
-    def count(self, directory: Path) -> Counts:
-        """Return what the database in this server's directory holds right now."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class SQLiteLedger:
-    """Three counting statements against the server's SQLite file."""
-
-    stored: str
-    handled: str
-    effects: str | None = None
-
-    def count(self, directory: Path) -> Counts:
-        """Count in one read transaction, so that the figures belong together."""
-        # Read-only: this connection must neither block the server's writer nor checkpoint.
-        uri = f"{(directory / 'x.db').as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-            connection.execute("BEGIN")
-            return Counts(
-                stored=_number(connection, self.stored),
-                handled=_number(connection, self.handled),
-                effects=_number(connection, self.effects) if self.effects else None,
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerLedger:
-    """The same on a database server."""
-
-    kind: str
-    stored: str
-    handled: str
-
-    def count(self, directory: Path) -> Counts:
-        """Count in one statement, so that the figures belong together."""
-        engine = databases.engine(self.kind, directory)
-        try:
-            with engine.connect() as connection:
-                counted = connection.execute(text(f"SELECT ({self.stored}), ({self.handled})"))
-                stored, handled = counted.one()
-        finally:
-            engine.dispose()
-        return Counts(stored=stored, handled=handled, effects=None)
-
-
-def _number(connection: sqlite3.Connection, statement: str) -> int:
-    (number,) = connection.execute(statement).fetchone()
-    return int(number)
+# A module that python -m runs, and its arguments; {port} and {directory} are filled in.
+Command = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
     """One receiver.
 
-    Without a ledger it stores nothing, and only its speed is looked at. A failure of one that
-    is `trusted` fails the whole run; of the others it is only reported. `server` is the module
-    that serves it, and its first arguments; `database` the kind of server that it needs.
+    Attributes:
+        acked: what the sender may count on once it has its answer.
+        server: the command that serves it.
+        before, beside: commands that end before it starts, and that run as long as it does.
+        path: where it takes deliveries.
+        ledger: where it is seen what it did; without one only its speed is looked at.
+        trusted: a failure fails the whole run. That of others is only reported.
+        deduplicates: whether it promises that a repeated event is stored once.
+        database: the kind of server that it needs.
+        packages: what else it needs, beyond what the tests do.
+        connections: the numbers at which it runs, where none are asked for.
     """
 
     name: str
     about: str
-    app: str
+    acked: str
+    server: Command
     ledger: Ledger | None
-    server: tuple[str, ...] = SERVE
+    before: tuple[Command, ...] = ()
+    beside: tuple[Command, ...] = ()
+    path: str = "/"
     trusted: bool = True
+    deduplicates: bool = True
     database: str | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    connections: tuple[int, ...] = (64,)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the product, and not what it is compared with."""
+        return self.trusted and self.ledger is not None
+
+    def fault(self) -> str | None:
+        """Return why it cannot run here, or None if it can."""
+        missing = [name for name in self.packages if find_spec(name) is None]
+        if missing:
+            return f"{', '.join(missing)} not installed"
+        return databases.fault(self.database) if self.database else None
 
 
-STORED = "SELECT count(*) FROM hooks_events"
-HANDLED = "SELECT count(*) FROM hooks_jobs WHERE state = 'succeeded'"
+def serve(app: str, *options: str) -> Command:
+    """Return the product's own command."""
+    return ("animica_hooks", "serve", app, "--host", "127.0.0.1", "--port", "{port}", *options)
+
+
+def plain(app: str) -> Command:
+    """Return plain uvicorn's."""
+    return ("benchmarks.plain", app, "--host", "127.0.0.1", "--port", "{port}")
+
+
+NOTHING = "nothing is stored"
+SYNCED = "after the fsync"
+EVERYWHERE = (1, 64, 256)
+
+
+def _ledger(database: str | None, queries: Queries) -> Ledger:
+    if database is None:
+        return SQLiteLedger(queries=queries)
+    return ServerLedger(kind=database, queries=queries)
+
+
+def _products(name: str, database: str | None, label: str) -> tuple[Contestant, ...]:
+    stored = "SELECT count(*) FROM hooks_events"
+    handled = "SELECT count(*) FROM hooks_jobs WHERE state = 'succeeded'"
+    wrote = "SELECT count(*) FROM payments"
+    app = "benchmarks.apps.product:hooks"
+    return (
+        Contestant(
+            name=name,
+            about=f"the product on {label}, default settings, a no-op handler",
+            acked=SYNCED,
+            server=serve(app),
+            ledger=_ledger(database, Queries(stored=stored, handled=handled)),
+            database=database,
+            connections=EVERYWHERE,
+        ),
+        Contestant(
+            name=f"{name}-session",
+            about="the same, with a handler that writes one row through its `session`",
+            acked=SYNCED,
+            server=serve("benchmarks.apps.product_session:hooks"),
+            ledger=_ledger(database, Queries(stored=stored, handled=handled, effects=wrote)),
+            database=database,
+        ),
+        Contestant(
+            name=f"{name}-2",
+            about=f"`{name}` with two processes: `animica-hooks serve --workers 2`",
+            acked=SYNCED,
+            server=serve(app, "--workers", "2"),
+            ledger=_ledger(database, Queries(stored=stored, handled=handled)),
+            database=database,
+        ),
+    )
+
+
+def _tutorial(name: str, database: str | None, about: str) -> Contestant:
+    queries = Queries(
+        stored="SELECT count(*) FROM webhook_events",
+        handled="SELECT count(*) FROM webhook_events WHERE status = 'processed'",
+    )
+    return Contestant(
+        name=name,
+        about=f"FastAPI, a SQLAlchemy session per request and BackgroundTasks, on {about}",
+        acked=f"{SYNCED}, but what has not run when the process ends never does",
+        server=plain("benchmarks.apps.tutorial:app"),
+        ledger=_ledger(database, queries),
+        database=database,
+        trusted=False,
+        connections=(1, 64),
+    )
+
+
+def _dbos(name: str, database: str | None, label: str) -> Contestant:
+    table = "workflow_status" if database is None else "dbos.workflow_status"
+    queries = Queries(
+        stored=f"SELECT count(*) FROM {table}",
+        handled=f"SELECT count(*) FROM {table} WHERE status = 'SUCCESS'",
+    )
+    return Contestant(
+        name=name,
+        about=f"DBOS behind FastAPI on {label}: a workflow for each event, named by its id",
+        acked=SYNCED,
+        server=plain("benchmarks.apps.dbos_workflow:app"),
+        ledger=_ledger(database, queries),
+        database=database,
+        packages=("dbos",),
+        trusted=False,
+    )
+
+
+def _hookrelay(name: str, database: str | None, label: str) -> Contestant:
+    queries = Queries(
+        stored="SELECT count(*) FROM hookrelay_events",
+        handled="SELECT count(*) FROM hookrelay_events WHERE status = 'success'",
+    )
+    return Contestant(
+        name=name,
+        about=f"hookrelay's router in FastAPI, its worker as a background task, on {label}",
+        acked=SYNCED,
+        server=plain("benchmarks.apps.hookrelay_router:app"),
+        ledger=_ledger(database, queries),
+        database=database,
+        packages=("hookrelay",),
+        trusted=False,
+    )
+
 
 CONTESTANTS = (
     Contestant(
         name=LIMIT,
-        about="bare ASGI app on plain uvicorn: verify, parse, answer; stores nothing",
-        app="benchmarks.apps.limit:app",
+        about="bare ASGI app on plain uvicorn: verify, parse, answer",
+        acked=NOTHING,
+        server=plain("benchmarks.apps.limit:app"),
         ledger=None,
-        server=PLAIN,
+        connections=EVERYWHERE,
     ),
     Contestant(
         name="limit-serve",
         about="the same bare app on `animica-hooks serve`: what is the server's part",
-        app="benchmarks.apps.limit:app",
+        acked=NOTHING,
+        server=serve("benchmarks.apps.limit:app"),
         ledger=None,
     ),
+    *_products("sqlite", None, "SQLite"),
+    *_products("postgresql", POSTGRESQL, "PostgreSQL"),
+    *_products("mariadb", MARIADB, "MariaDB"),
+    _tutorial(TUTORIAL, None, "SQLite in WAL mode with `synchronous=FULL`"),
+    _tutorial("tutorial-postgresql", POSTGRESQL, "PostgreSQL with a pool of 20"),
     Contestant(
-        name="sqlite",
-        about="the product on SQLite, default settings, a no-op handler",
-        app="benchmarks.apps.sqlite:hooks",
-        ledger=SQLiteLedger(stored=STORED, handled=HANDLED),
-    ),
-    Contestant(
-        name="sqlite-session",
-        about="the same, with a handler that writes one row through its `session`",
-        app="benchmarks.apps.sqlite_session:hooks",
-        ledger=SQLiteLedger(
-            stored=STORED, handled=HANDLED, effects="SELECT count(*) FROM payments"
+        name="celery",
+        about="Celery behind FastAPI, Redis as its broker and for results, a worker with defaults",
+        acked="in Redis's memory, and so before any fsync; a repeated event runs twice",
+        server=plain("benchmarks.apps.celery_task:app"),
+        beside=(
+            ("celery", "-A", "benchmarks.apps.celery_task:tasks", "worker", "--loglevel=WARNING"),
         ),
-    ),
-    *(
-        Contestant(
-            name=kind,
-            about=f"the product on {label}, default settings, a no-op handler",
-            app="benchmarks.apps.server:hooks",
-            ledger=ServerLedger(kind=kind, stored=STORED, handled=HANDLED),
-            database=kind,
-        )
-        for kind, label in ((databases.POSTGRESQL, "PostgreSQL"), (databases.MARIADB, "MariaDB"))
-    ),
-    Contestant(
-        name=TUTORIAL,
-        about="plain uvicorn, FastAPI, SQLAlchemy session per request, BackgroundTasks, on SQLite",
-        app="benchmarks.apps.tutorial_sqlite:app",
-        ledger=SQLiteLedger(
-            stored="SELECT count(*) FROM webhook_events",
-            handled="SELECT count(*) FROM webhook_events WHERE status = 'processed'",
-        ),
+        ledger=CeleryLedger(),
+        database=REDIS,
+        packages=("celery", "redis"),
         trusted=False,
-        server=PLAIN,
+        deduplicates=False,
     ),
+    _dbos("dbos-sqlite", None, "SQLite"),
+    _dbos("dbos-postgresql", POSTGRESQL, "PostgreSQL"),
+    Contestant(
+        name="procrastinate",
+        about="Procrastinate behind FastAPI on PostgreSQL, a worker with defaults",
+        acked=f"{SYNCED}; a repeated event runs twice",
+        server=plain("benchmarks.apps.procrastinate_task:app"),
+        before=(
+            (
+                "procrastinate",
+                "--app=benchmarks.apps.procrastinate_task.tasks",
+                "schema",
+                "--apply",
+            ),
+        ),
+        beside=(("procrastinate", "--app=benchmarks.apps.procrastinate_task.tasks", "worker"),),
+        ledger=ServerLedger(
+            kind=POSTGRESQL,
+            queries=Queries(
+                stored="SELECT count(*) FROM procrastinate_jobs",
+                handled="SELECT count(*) FROM procrastinate_jobs WHERE status = 'succeeded'",
+            ),
+        ),
+        database=POSTGRESQL,
+        packages=("procrastinate",),
+        trusted=False,
+        deduplicates=False,
+    ),
+    Contestant(
+        name="hookspool",
+        about="hookspool's intake and dispatcher on SQLite, its events posted to a bare ASGI app",
+        acked=SYNCED,
+        server=("benchmarks.apps.hookspool_source", "intake"),
+        before=(
+            ("benchmarks.apps.hookspool_source", "prepare"),
+            ("hookspool", "--home", "{directory}", "check"),
+            ("hookspool", "--home", "{directory}", "migrate"),
+        ),
+        beside=(
+            ("benchmarks.apps.hookspool_source", "handle"),
+            ("hookspool", "--home", "{directory}", "dispatch"),
+        ),
+        path="/hooks/animica",
+        ledger=SQLiteLedger(
+            file="spool.db",
+            queries=Queries(
+                stored="SELECT count(*) FROM events",
+                handled="SELECT coalesce(sum(count), 0) FROM batches WHERE state = 'delivered'",
+            ),
+        ),
+        packages=("hookspool",),
+        trusted=False,
+    ),
+    _hookrelay("hookrelay-sqlite", None, "SQLite"),
+    _hookrelay("hookrelay-postgresql", POSTGRESQL, "PostgreSQL"),
 )

@@ -22,13 +22,13 @@ SECRET = SIGNING_SECRET.encode()
 ID_BYTES = 12
 
 HEAD = (
-    "POST / HTTP/1.1\r\n"
+    "POST {path} HTTP/1.1\r\n"
     "Host: 127.0.0.1\r\n"
     "User-Agent: Animica-Webhooks/1.0\r\n"
     "Accept: */*\r\n"
     "Content-Type: application/json\r\n"
-    f"Content-Length: {BODY_BYTES}\r\n"
-    "X-Animica-Signature: %s\r\n"
+    "Content-Length: {length}\r\n"
+    "X-Animica-Signature: {signature}\r\n"
     "\r\n"
 )
 BODY = (
@@ -64,18 +64,20 @@ def sign(body: bytes, timestamp: int) -> str:
     return f"t={timestamp},v1={hmac.digest(SECRET, signed, 'sha256').hex()}"
 
 
-def prepare(path: Path, count: int) -> Deck:
+def prepare(path: Path, count: int, *, url_path: str = "/") -> Deck:
     """Write a deck of `count` requests, signed now."""
     now = int(time.time())
     with path.open("wb") as file:
         for start in range(0, count, CHUNK):
-            file.write(b"".join(_request(now) for _ in range(min(CHUNK, count - start))))
+            chunk = range(min(CHUNK, count - start))
+            file.write(b"".join(_request(url_path, now) for _ in chunk))
         file.flush()
         # Written back now, it does not compete later with the fsyncs that are measured.
         os.fsync(file.fileno())
-    return Deck(path, count, len(_request(now)))
+    return Deck(path, count, len(_request(url_path, now)))
 
 
-def _request(now: int) -> bytes:
+def _request(url_path: str, now: int) -> bytes:
     body = new_body(now)
-    return (HEAD % sign(body, now)).encode() + body
+    head = HEAD.format(path=url_path, length=len(body), signature=sign(body, now))
+    return head.encode() + body

@@ -29,15 +29,21 @@ class Tally:
         self.deck = deck
         self.record_bytes = record_bytes
         self.latencies: list[float] = []
+        self.sent = 0
         self.refused = 0
         self.broken = 0
         self.exhausted = asyncio.Event()
+        # Nothing is sent any more; and then, nothing counts any more.
+        self.is_ending = False
         self.is_over = False
 
     def draw(self) -> bytes | None:
-        """Return the next request, or None and raise the flag when the deck has run out."""
+        """Return the next request, or None at the end, or when the deck has run out."""
+        if self.is_ending:
+            return None
         record = self.deck.read(self.record_bytes)
         if len(record) == self.record_bytes:
+            self.sent += 1
             return record
         self.exhausted.set()
         return None
@@ -48,15 +54,15 @@ class Tally:
             self.latencies.append(seconds)
             self.refused += status >= FIRST_REFUSAL
 
-    def load(self, seconds: float) -> Load:
+    def load(self) -> Load:
         """Return the figures."""
         ordered = sorted(self.latencies) or [0.0]
         return Load(
+            sent=self.sent,
             answered=len(self.latencies),
             refused=self.refused,
             broken=self.broken,
             timeouts=sum(latency > REQUEST_TIMEOUT_SECONDS for latency in ordered),
-            seconds=seconds,
             p50_ms=ordered[len(ordered) // 2] * 1e3,
             p99_ms=ordered[len(ordered) * 99 // 100] * 1e3,
             exhausted=self.exhausted.is_set(),
@@ -107,10 +113,9 @@ def content_length(head: bytes) -> int:
     return int(after.split(b"\r\n", 1)[0]) if found else 0
 
 
-async def generate(tally: Tally, port: int, connections: int, seconds: float) -> Load:
+async def generate(tally: Tally, port: int, connections: int, seconds: float, late: float) -> Load:
     """Keep every connection busy until the time, or the deck, is over."""
     loop = asyncio.get_running_loop()
-    opened_at = time.perf_counter()
     opened = [
         await loop.create_connection(
             lambda: Connection(tally), "127.0.0.1", port, family=socket.AF_INET
@@ -119,18 +124,23 @@ async def generate(tally: Tally, port: int, connections: int, seconds: float) ->
     ]
     with suppress(TimeoutError):
         await asyncio.wait_for(tally.exhausted.wait(), seconds)
+    tally.is_ending = True
+    deadline = loop.time() + late
+    while tally.sent > len(tally.latencies) and loop.time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
     tally.is_over = True
-    load = tally.load(time.perf_counter() - opened_at)
+    load = tally.load()
     for transport, _ in opened:
         transport.close()
     return load
 
 
-def main(path: str, record_bytes: str, port: str, connections: str, seconds: str) -> None:
+def main(path: str, record_bytes: str, port: str, *figures: str) -> None:
     """Run one window and print its figures as a line of JSON."""
     with Path(path).open("rb") as deck:
         tally = Tally(deck, int(record_bytes))
-        load = uvloop.run(generate(tally, int(port), int(connections), float(seconds)))
+        connections, seconds, late = map(int, figures)
+        load = uvloop.run(generate(tally, int(port), connections, seconds, late))
     print(msgspec.json.encode(load).decode())
 
 

@@ -25,11 +25,13 @@ from animica_hooks.store.connect import make_store
 from animica_hooks.store.prune import prune
 from animica_hooks.store.records import Batch, LeasedJob, Mark, NewEvent
 from benchmarks import scratch
+from benchmarks.goals import GROWN
 
 SIZES = ("0+0", "20000+0", "0+50000")
 TIMES = 200
 PRUNED = 5000
 BATCH = 64
+INSERT = f"insert {BATCH} events"
 HANDLER = 1
 BODY_BYTES = 300
 SERVERS = {
@@ -144,7 +146,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _fill(kind, url, size)
             measures += asyncio.run(_measure_pruning(kind, url, size, options.times))
     print(_table([HEAD, *(measure.row for measure in measures)]))
+    print(*_kept(measures), sep="\n")
     return 0
+
+
+def _kept(measures: Sequence[Measure]) -> Iterator[str]:
+    """Tell how much of the rate of inserts is left beside the most rows."""
+    for kind, goal in GROWN.items():
+        found = [m for m in measures if m.database == kind and m.what == INSERT]
+        if len(found) > 1:
+            found.sort(key=lambda measure: measure.size.pending + measure.size.finished)
+            few, many = found[0], found[-1]
+            ratio = statistics.median(few.times) / statistics.median(many.times)
+            verdict = "met" if ratio >= goal else "MISSED"
+            yield (f"{kind}: stores at {ratio:.2f} of the rate, goal >= {goal} ({verdict})")
 
 
 def _available() -> list[str]:
@@ -284,7 +299,7 @@ async def _measure(kind: str, url: str, size: Size, times: int) -> list[Measure]
     finally:
         await store.close()
     return [
-        Measure(kind, f"insert {BATCH} events", size, inserts),
+        Measure(kind, INSERT, size, inserts),
         Measure(kind, f"claim {BATCH} jobs", size, claims),
     ]
 

@@ -16,17 +16,19 @@ SCRIPT = Path(__file__).with_name("load.lua")
 REQUEST_TIMEOUT_SECONDS = 10
 # What a generator may take beyond its window to start, to stop and to report.
 GRACE_SECONDS = 30
+# What is under way when a window is over has so long to be answered.
+LATE_SECONDS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What the sender saw in one window. An answer of 400 and above is `refused`."""
+    """What the sender saw of one window. An answer of 400 and above is `refused`."""
 
+    sent: int
     answered: int
     refused: int
     broken: int
     timeouts: int
-    seconds: float
     p50_ms: float
     p99_ms: float
     exhausted: bool
@@ -35,6 +37,15 @@ class Load:
     def acked(self) -> int:
         """The deliveries the sender will not repeat."""
         return self.answered - self.refused
+
+    @property
+    def unknown(self) -> int:
+        """The deliveries of which the sender does not know whether they arrived."""
+        return self.sent - self.answered
+
+    def acked_in_time(self, connections: int) -> int:
+        """Return those acknowledged within the window: each connection had one under way then."""
+        return max(0, self.sent - connections - self.broken - self.refused)
 
 
 @cache
@@ -51,30 +62,34 @@ def generator_name() -> str:
     return "wrk" if find_wrk() else "benchmarks.generator"
 
 
-def drive(deck: Deck, *, port: int, connections: int, seconds: int) -> Load:
-    """Send the deck's records for so many seconds and return what came back."""
+def drive(deck: Deck, **options: int) -> Load:
+    """Send the deck's records over so many `connections` for so many `seconds`.
+
+    `port` is the server's; `late` is for how many seconds more answers count.
+    """
     wrk = find_wrk()
     if wrk is None:
-        return _run(_own_command(deck, port, connections, seconds), seconds)
-    return _run(_wrk_command(wrk, deck, port, connections, seconds), seconds)
+        return drive_without_wrk(deck, **options)
+    return _drive_wrk(wrk, deck, **options)
 
 
-def drive_without_wrk(deck: Deck, *, port: int, connections: int, seconds: int) -> Load:
-    """Do what `drive` does with our own generator, whether wrk is there or not."""
-    return _run(_own_command(deck, port, connections, seconds), seconds)
-
-
-def _wrk_command(wrk: str, deck: Deck, port: int, connections: int, seconds: int) -> list[str]:
+def _drive_wrk(
+    wrk: str, deck: Deck, *, port: int, connections: int, seconds: int, late: int = LATE_SECONDS
+) -> Load:
     # One thread sends several times what one server process can answer.
-    options = [f"-c{connections}", "-t1", f"-d{seconds}s", "--latency"]
+    options = [f"-c{connections}", "-t1", f"-d{seconds + late}s", "--latency"]
     options += ["--timeout", f"{REQUEST_TIMEOUT_SECONDS}s", "-s", str(SCRIPT)]
-    url = f"http://127.0.0.1:{port}/"
-    return [wrk, *options, url, "--", str(deck.path), str(deck.record_bytes)]
+    arguments = map(str, (deck.path, deck.record_bytes, seconds))
+    return _run([wrk, *options, f"http://127.0.0.1:{port}/", "--", *arguments], seconds + late)
 
 
-def _own_command(deck: Deck, port: int, connections: int, seconds: int) -> list[str]:
-    figures = map(str, (deck.record_bytes, port, connections, seconds))
-    return [sys.executable, "-m", "benchmarks.generator", str(deck.path), *figures]
+def drive_without_wrk(
+    deck: Deck, *, port: int, connections: int, seconds: int, late: int = LATE_SECONDS
+) -> Load:
+    """Do what `drive` does with our own generator, whether wrk is there or not."""
+    figures = map(str, (deck.record_bytes, port, connections, seconds, late))
+    command = [sys.executable, "-m", "benchmarks.generator", str(deck.path), *figures]
+    return _run(command, seconds + late)
 
 
 def _run(command: list[str], seconds: int) -> Load:

@@ -28,7 +28,7 @@ def find_faults(server: Server) -> list[str]:
     ]
     faults = [fault for fault, is_right in answers if not is_right]
     ledger = server.contestant.ledger
-    if ledger is not None:
+    if ledger is not None and server.contestant.deduplicates:
         stored = ledger.count(server.directory).stored
         if stored != EVENTS:
             faults.append(f"stored {stored} events where {EVENTS} was due")
@@ -39,5 +39,5 @@ def _post(server: Server, body: bytes, signature: str) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=TIMEOUT_SECONDS)
     headers = {"Content-Type": "application/json", "X-Animica-Signature": signature}
     with closing(connection):
-        connection.request("POST", "/", body, headers)
+        connection.request("POST", server.contestant.path, body, headers)
         return connection.getresponse().status

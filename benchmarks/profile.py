@@ -84,7 +84,9 @@ def _profile(contestant: Contestant, connections: int, folder: Path) -> list[Cos
 
 
 def _load(server: Server, connections: int, seconds: int) -> Load:
-    deck = prepare(server.directory / "deck", DECK_PER_SECOND * seconds)
+    deck = prepare(
+        server.directory / "deck", DECK_PER_SECOND * seconds, url_path=server.contestant.path
+    )
     load = drive(deck, port=server.port, connections=connections, seconds=seconds)
     if load.exhausted:
         raise SystemExit("the deck ran out: raise DECK_PER_SECOND")

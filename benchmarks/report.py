@@ -1,4 +1,4 @@
-"""Writes results down: a page for people, and every window as JSON."""
+"""Writes results down: a page and a picture for people, and every window as JSON."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import results
+from benchmarks import picture, results
 from benchmarks.contestants import CONTESTANTS, LIMIT, TUTORIAL
 from benchmarks.goals import GOALS, Goal
 from benchmarks.results import Ratio, Results
@@ -29,24 +29,29 @@ COLUMNS = (
     "errors",
     "audit",
 )
+# Named in every table: what would be measured, but cannot be.
+UNMEASURED = {"knockerlite": "its wheels need Python 3.12 or newer"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """A run: when, on what, with which options, and what came out."""
+    """A run: when, on what, with which options, who was left out and why, and what came out."""
 
     date: str
     environment: dict[str, str]
+    absent: dict[str, str]
     rounds: int
     seconds: int
     results: Results
 
 
 def write(run: Run) -> str:
-    """Write `latest.md` and `latest.json`; return the page."""
+    """Write `latest.md`, `latest.svg` and `latest.json`; return the page."""
     page = render(run)
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "latest.md").write_text(page)
+    if drawn := picture.draw(run.results):
+        (FOLDER / "latest.svg").write_text(drawn)
     encoded = msgspec.json.format(msgspec.json.encode(run), indent=1)
     (FOLDER / "latest.json").write_bytes(encoded + b"\n")
     return page
@@ -58,28 +63,41 @@ def render(run: Run) -> str:
     parts = [f"# Benchmark results, {run.date}", _conditions(run), _legend(found)]
     for connections in found.connections():
         parts.append(f"## {connections} {'connection' if connections == 1 else 'connections'}")
-        rows = [_row(found, name, connections) for name in found.contestants()]
+        names = [name for name in found.contestants() if found.has(name, connections)]
+        rows = [_row(found, name, connections) for name in names]
         parts.append(_table(COLUMNS, rows))
-    goals = [_goal_row(goal, ratio) for goal in GOALS if (ratio := goal.ratio(found))]
+    goals = [_goal_row(goal, ratio) for goal in GOALS if (ratio := goal.measured(found))]
     if goals:
         parts.append("## Goals")
-        header = ("ratio", "contestant", "connections", "measured", "now", "goal", "")
+        header = ("what", "contestant", "connections", "measured", "now", "goal", "")
         parts.append(_table(header, goals))
     return "\n\n".join(parts) + "\n"
 
 
 def _conditions(run: Run) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in run.environment.items())
+    facts = "; ".join(f"{name} {value}" for name, value in run.environment.items())
+    left_out = "; ".join(f"{name} ({why})" for name, why in run.absent.items())
     return (
-        f"Median of {run.rounds} interleaved rounds of {run.seconds} s, one server process. "
-        f"Ratios are taken within a round; in parentheses, their spread.\n{facts}."
+        f"Median of {run.rounds} interleaved rounds of {run.seconds} s. Ratios are taken within a "
+        f"round; in parentheses, their spread. One fsync took {_fsyncs(run.results)} ms.\n\n"
+        f"{facts}.\n\nLeft out: {left_out or 'nobody'}."
     )
+
+
+def _fsyncs(found: Results) -> str:
+    medians = [
+        value
+        for name in found.contestants()
+        for connections in found.connections()
+        if (value := found.median(results.fsync, name, connections)) is not None
+    ]
+    return f"{min(medians):.2f} to {max(medians):.2f}" if medians else ABSENT
 
 
 def _legend(found: Results) -> str:
     names = found.contestants()
     return "\n".join(
-        f"- `{contestant.name}`: {contestant.about}"
+        f"- `{contestant.name}`: {contestant.about}. Acked: {contestant.acked}"
         for contestant in CONTESTANTS
         if contestant.name in names
     )
@@ -108,8 +126,13 @@ def _row(found: Results, name: str, connections: int) -> list[str]:
         _number(found.median(results.cpu, name, connections), 0),
         _number(found.median(results.memory, name, connections), 0),
         _number(found.total(results.errors, name, connections), 0),
-        "passed",
+        _audit(found, name, connections),
     ]
+
+
+def _audit(found: Results, name: str, connections: int) -> str:
+    waiting = found.total(results.waiting, name, connections)
+    return f"passed, {waiting:,} still waited" if waiting else "passed"
 
 
 def _goal_row(goal: Goal, ratio: Ratio) -> list[str]:
@@ -119,7 +142,7 @@ def _goal_row(goal: Goal, ratio: Ratio) -> list[str]:
         goal.contestant,
         str(goal.connections),
         _ratio(ratio, 2),
-        f"{sign} {goal.now:g}",
+        f"{sign} {goal.goal if goal.now is None else goal.now:g}",
         f"{sign} {goal.goal:g}",
         goal.verdict(ratio),
     ]

@@ -4,7 +4,7 @@ A ratio is taken between two contestants of one round, minutes apart at most, an
 and spread over the rounds are shown: a noisy machine slows both sides of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from statistics import median
 
@@ -36,6 +36,10 @@ class Results:
         """Return the numbers of connections."""
         return sorted({window.connections for window in self.windows})
 
+    def has(self, contestant: str, connections: int) -> bool:
+        """Tell whether a contestant ran with so many connections."""
+        return bool(self._select(contestant, connections))
+
     def failures(self, contestant: str, connections: int) -> list[str]:
         """Return what went wrong in any round, each thing once."""
         selected = self._select(contestant, connections)
@@ -50,6 +54,10 @@ class Results:
         values = self._values(figure, contestant, connections)
         return median(values.values()) if values else None
 
+    def spread(self, figure: Figure, contestant: str, connections: int) -> Ratio | None:
+        """Return a figure's median over the rounds with the smallest and the largest."""
+        return _spread(self._values(figure, contestant, connections).values())
+
     def ratio(
         self,
         figure: Figure,
@@ -63,7 +71,7 @@ class Results:
         ours = self._values(figure, contestant, connections)
         theirs = self._values(other or figure, to, connections)
         ratios = [value / theirs[lap] for lap, value in ours.items() if theirs.get(lap)]
-        return Ratio(median(ratios), min(ratios), max(ratios)) if ratios else None
+        return _spread(ratios)
 
     def _values(self, figure: Figure, contestant: str, connections: int) -> dict[int, float]:
         values = {}
@@ -81,6 +89,10 @@ class Results:
         ]
 
 
+def _spread(values: Collection[float]) -> Ratio | None:
+    return Ratio(median(values), min(values), max(values)) if values else None
+
+
 def received(figures: Figures) -> float:
     """Return the events acknowledged per second."""
     return figures.received_per_second
@@ -94,6 +106,21 @@ def handled(figures: Figures) -> float | None:
 def p50(figures: Figures) -> float:
     """Return the median time to the answer, in milliseconds."""
     return figures.p50_ms
+
+
+def p50_and_fsync(figures: Figures) -> float:
+    """Return that and the time of one fsync: what it would be, had each answer waited for one."""
+    return figures.p50_ms + figures.fsync_ms
+
+
+def fsync(figures: Figures) -> float:
+    """Return the time of one fsync, in milliseconds."""
+    return figures.fsync_ms
+
+
+def waiting(figures: Figures) -> int:
+    """Return the events that had not been handled when the window was closed."""
+    return figures.waiting
 
 
 def p99(figures: Figures) -> float:

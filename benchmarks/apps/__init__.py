@@ -1,1 +1,1 @@
-"""The ASGI apps that are measured, one per file."""
+"""What is measured, one receiver per file."""

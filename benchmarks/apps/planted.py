@@ -1,8 +1,8 @@
 """A receiver with a bug planted on purpose, for the self-check: the harness must catch each.
 
-`PLANTED_BUG` is one of: `none`, `forgets` (acks every tenth event without storing it), `idles`
-(never handles every tenth), `repeats` (runs every tenth handler's effect twice), `trusts`
-(verifies nothing), `errs` (answers every tenth with 500), `dies` (exits under load).
+`PLANTED_BUG` is one of: `none`, `forgets` (acks an event without storing it), `idles` (never
+handles it), `repeats` (runs its handler's effect twice), `errs` (answers 500), each of these for
+one event in `PLANTED_EVERY`; `trusts` (verifies nothing), `dies` (exits under load).
 """
 
 import os
@@ -15,7 +15,7 @@ from benchmarks.apps.common import directory
 from benchmarks.apps.limit import Envelope
 
 BUG = os.environ["PLANTED_BUG"]
-EVERY = 10
+EVERY = int(os.environ["PLANTED_EVERY"])
 DEADLY_COUNT = 100
 
 database = sqlite3.connect(directory() / "x.db", isolation_level=None)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 from benchmarks.sdk import measures
 from benchmarks.sdk.contestants import OPENAI, OURS
 from benchmarks.sdk.measures import Measure
 from benchmarks.sdk.results import Results
+from benchmarks.svg import FAINT, OTHER, OWN, bar, page, text, upright
 
 PANELS = (
     measures.IMPORT,
@@ -33,8 +33,7 @@ LINE = 18
 TITLE = 34
 GAP = 24
 TOP = 54
-# A page's own background may be dark: the picture brings its own.
-PAPER, INK, FAINT, OTHER, OWN = "#ffffff", "#1f2328", "#59636e", "#b4bcc6", "#1a7f5a"
+LABEL_FOR_READERS = "How many times less processor time or memory than openai clients take"
 
 
 def draw(found: Results, names: Sequence[str]) -> str:
@@ -44,15 +43,15 @@ def draw(found: Results, names: Sequence[str]) -> str:
     largest = max((value for _, bars in panels for _, value in bars), default=1.0)
     rows = [panels[start : start + ACROSS] for start in range(0, len(panels), ACROSS)]
     parts = [
-        _text(GAP, 24, "Times less than openai", size=15, weight=600),
-        _text(GAP, 42, "processor time, or memory; longer is better; bars are logarithmic", FAINT),
+        text(GAP, 24, "Times less than openai", size=15, weight=600),
+        text(GAP, 42, "processor time, or memory; longer is better; bars are logarithmic", FAINT),
     ]
     y = TOP
     for row in rows:
         for column, (measure, bars) in enumerate(row):
             parts += _panel(GAP + column * (WIDTH + GAP), y, measure, bars, largest)
         y += TITLE + LINE * max(len(bars) for _, bars in row) + GAP
-    return _page(GAP + ACROSS * (WIDTH + GAP), y, parts)
+    return page(GAP + ACROSS * (WIDTH + GAP), y, LABEL_FOR_READERS, parts)
 
 
 def _bars(found: Results, measure: Measure, names: Sequence[str]) -> list[tuple[str, float]]:
@@ -67,7 +66,7 @@ def _bars(found: Results, measure: Measure, names: Sequence[str]) -> list[tuple[
 def _panel(
     x: int, y: int, measure: Measure, bars: list[tuple[str, float]], largest: float
 ) -> list[str]:
-    parts = [_text(x, y + 20, measure.title, weight=600)]
+    parts = [text(x, y + 20, measure.title, weight=600)]
     axis = x + LABEL
     bottom = y + TITLE + LINE * len(bars)
     for position, (name, value) in enumerate(bars):
@@ -78,44 +77,9 @@ def _panel(
         colour = OWN if name == OURS else OTHER
         weight = 600 if name == OURS else 400
         parts += [
-            _text(axis - 14, top + 10, name, weight=weight, anchor="end"),
-            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="12" fill="{colour}"/>',
-            _text(int(axis + max(length, 0)) + 6, top + 10, f"{value:.1f}", weight=weight),
+            text(axis - 14, top + 10, name, weight=weight, anchor="end"),
+            bar(left, top, width, colour),
+            text(int(axis + max(length, 0)) + 6, top + 10, f"{value:.1f}", weight=weight),
         ]
-    parts.append(
-        f'<line x1="{axis}" y1="{y + TITLE - 4}" x2="{axis}" y2="{bottom - 2}" stroke="{FAINT}"/>'
-    )
+    parts.append(upright(axis, y + TITLE - 4, bottom - 2))
     return parts
-
-
-def _text(
-    x: int,
-    y: int,
-    text: str,
-    colour: str = INK,
-    *,
-    size: int = 12,
-    weight: int = 400,
-    anchor: str = "start",
-) -> str:
-    return (
-        f'<text x="{x}" y="{y}" fill="{colour}" font-size="{size}" font-weight="{weight}" '
-        f'text-anchor="{anchor}">{escape(text)}</text>'
-    )
-
-
-def _page(width: int, height: int, parts: Sequence[str]) -> str:
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-        f'width="{width}" height="{height}" font-family="system-ui, sans-serif" role="img" '
-        'aria-label="How many times less processor time or memory than openai clients take">'
-    )
-    return "\n".join(
-        [
-            head,
-            f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
-            *parts,
-            "</svg>",
-            "",
-        ]
-    )

@@ -1,12 +1,13 @@
-"""The product on SQLite with a handler that writes one row through its `session`."""
+"""The product with a handler that writes one row through its `session`."""
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, create_engine, insert
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from animica_hooks import Event, Hooks
-from benchmarks.apps.common import SIGNING_SECRET, directory
+from benchmarks.apps.common import SIGNING_SECRET, database_url
+from benchmarks.databases import engine_for
 
-URL = f"sqlite:///{directory() / 'x.db'}"
+URL = database_url()
 
 metadata = MetaData()
 # Without a unique key on the event: a handler that ran twice must be seen in the row count.
@@ -17,11 +18,11 @@ payments = Table(
     Column("event_id", String(255), nullable=False),
     Column("amount", Integer, nullable=False),
 )
-engine = create_engine(URL)
+engine = engine_for(URL)
 metadata.create_all(engine)
 engine.dispose()
 
-hooks = Hooks(signing_secret=SIGNING_SECRET, database_url=URL)
+hooks = Hooks(signing_secret=SIGNING_SECRET, database_url=URL, auto_migrate=True)
 
 
 @hooks.on("payment.succeeded")

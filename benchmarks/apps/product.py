@@ -1,0 +1,11 @@
+"""The product as it comes: default settings, fully durable, one no-op handler."""
+
+from animica_hooks import Event, Hooks
+from benchmarks.apps.common import SIGNING_SECRET, database_url
+
+hooks = Hooks(signing_secret=SIGNING_SECRET, database_url=database_url(), auto_migrate=True)
+
+
+@hooks.on("payment.succeeded")
+async def ignore_payment(event: Event) -> None:
+    """Do nothing: what is measured is the framework's own work."""

@@ -15,7 +15,7 @@ from benchmarks.results import Results
 from benchmarks.window import Plan, Window, run_window
 
 ROUNDS = 3
-SECONDS = 4
+SECONDS = 3
 # Signatures are made before the window and must still be fresh at its end.
 MAX_SECONDS = 120
 PACKAGES = (
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=_between(1, 100), default=ROUNDS, help="default: 3")
     parser.add_argument(
-        "--seconds", type=_between(1, MAX_SECONDS), default=SECONDS, help="a window's; default: 4"
+        "--seconds", type=_between(1, MAX_SECONDS), default=SECONDS, help="a window's; default: 3"
     )
     parser.add_argument(
         "--connections",

@@ -11,6 +11,9 @@ from benchmarks.ledgers import CeleryLedger, Ledger, Queries, ServerLedger, SQLi
 LIMIT = "limit"
 TUTORIAL = "tutorial-sqlite"
 
+NOTHING = "nothing is stored"
+SYNCED = "after the fsync"
+
 # A module that python -m runs, and its arguments; {port} and {directory} are filled in.
 Command = tuple[str, ...]
 
@@ -52,6 +55,11 @@ class Contestant:
         """Whether it is the product, and not what it is compared with."""
         return self.trusted and self.ledger is not None
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether an ack follows the fsync."""
+        return self.acked.startswith(SYNCED)
+
     def fault(self) -> str | None:
         """Return why it cannot run here, or None if it can."""
         missing = [name for name in self.packages if find_spec(name) is None]
@@ -70,8 +78,6 @@ def plain(app: str) -> Command:
     return ("benchmarks.plain", app, "--host", "127.0.0.1", "--port", "{port}")
 
 
-NOTHING = "nothing is stored"
-SYNCED = "after the fsync"
 EVERYWHERE = (1, 64, 256)
 
 

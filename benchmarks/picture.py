@@ -12,6 +12,7 @@ CONNECTIONS = 64
 LABEL = 150
 BAR = 260
 NUMBER = 70
+EARLY = "*"
 LINE = 18
 TOP = 84
 GAP = 24
@@ -39,7 +40,8 @@ def draw(found: Results) -> str | None:
         return None
     title = f"{CONNECTIONS} senders at once, one machine"
     parts = [text(GAP, 26, title, size=15, weight=600)]
-    parts.append(text(GAP, 44, "limit stores nothing; bars are to scale", FAINT))
+    note = f"bars are to scale; limit stores nothing; {EARLY} answers before the event is on a disk"
+    parts.append(text(GAP, 44, note, FAINT))
     for column, panel in enumerate(PANELS):
         x = GAP + column * (LABEL + BAR + NUMBER)
         parts += _panel(x, panel, found, names)
@@ -55,7 +57,8 @@ def _panel(x: int, panel: Panel, found: Results, names: Sequence[str]) -> list[s
     for position, (name, value) in enumerate(values.items()):
         y = TOP + LINE * position
         weight = 600 if _is_ours(name) else 400
-        parts.append(text(axis - 8, y + 10, name, weight=weight, anchor="end"))
+        label = f"{name} {EARLY}" if _answers_early(name) else name
+        parts.append(text(axis - 8, y + 10, label, weight=weight, anchor="end"))
         if value is None or found.failures(name, CONNECTIONS):
             parts.append(text(axis + 6, y + 10, "failed its audit", FAINT))
             continue
@@ -68,3 +71,7 @@ def _panel(x: int, panel: Panel, found: Results, names: Sequence[str]) -> list[s
 
 def _is_ours(name: str) -> bool:
     return any(one.name == name and one.is_ours for one in CONTESTANTS)
+
+
+def _answers_early(name: str) -> bool:
+    return any(one.name == name and one.ledger and not one.is_synced for one in CONTESTANTS)

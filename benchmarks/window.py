@@ -53,6 +53,8 @@ BREAKDOWNS = (
 DRAIN_SECONDS = 60
 # Others are not waited for so long: what is left is told, and no failure while it shrinks.
 PEERS_DRAIN_SECONDS = 15
+# After the warm-up even less: a worker that is behind has no less to do in the window for that.
+PEERS_PAUSE_SECONDS = 4
 STALL_SECONDS = 10
 POLL_SECONDS = 0.1
 
@@ -154,7 +156,7 @@ class _Trial:
         failures = find_faults(self.server)
         self._drain()
         warm_up = self._drive(self._deck(self._warm_up_size()), WARM_UP_SECONDS, late=0)
-        before = self._drain()
+        before = self._drain(PEERS_PAUSE_SECONDS)
         one_fsync_ms = fsync_ms(self.server.directory)
 
         deck = self._deck(_deck_size(warm_up, self.plan.seconds))
@@ -202,9 +204,9 @@ class _Trial:
         ledger = self.server.contestant.ledger
         return ledger.count(self.server.directory) if ledger else None
 
-    def _drain(self) -> Drained | None:
+    def _drain(self, peers_seconds: int = PEERS_DRAIN_SECONDS) -> Drained | None:
         """Wait until the server rests, with all it stored handled, or moves no more."""
-        limit = DRAIN_SECONDS if self.server.contestant.trusted else PEERS_DRAIN_SECONDS
+        limit = DRAIN_SECONDS if self.server.contestant.trusted else peers_seconds
         began = moved = time.monotonic()
         counts = self._count()
         if counts is None:

@@ -63,7 +63,7 @@ def render(run: Run) -> str:
     parts = [f"# Benchmark results, {run.date}", _conditions(run), _legend(found)]
     for connections in found.connections():
         parts.append(f"## {connections} {'connection' if connections == 1 else 'connections'}")
-        names = [name for name in found.contestants() if found.has(name, connections)]
+        names = [one.name for one in CONTESTANTS if found.has(one.name, connections)]
         rows = [_row(found, name, connections) for name in names]
         parts.append(_table(COLUMNS, rows))
     goals = [_goal_row(goal, ratio) for goal in GOALS if (ratio := goal.measured(found))]

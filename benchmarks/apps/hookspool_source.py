@@ -49,6 +49,7 @@ url = "http://127.0.0.1:{handler_port}/"
 allow_insecure = true
 secret = {{ file = "{destination_secret}" }}
 """
+HANDLER_PORT = "handler-port"
 # What it signs its own deliveries with has to be base64.
 DESTINATION_SECRET = f"whsec_{base64.b64encode(SIGNING_SECRET.encode()).decode()}"
 
@@ -76,8 +77,14 @@ async def handle(_: asgi.Scope, receive: asgi.Receive, send: asgi.Send) -> None:
 
 
 def _handler_port() -> int:
-    # Not far from the server's, which the system has just found to be free.
-    return int(os.environ[PORT_VARIABLE]) - 1
+    return int((directory() / HANDLER_PORT).read_text())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _kept(name: str, secret: str) -> Path:
@@ -88,6 +95,7 @@ def _kept(name: str, secret: str) -> Path:
 
 
 def _prepare() -> None:
+    (directory() / HANDLER_PORT).write_text(str(_free_port()))
     configuration = CONFIGURATION.format(
         port=os.environ[PORT_VARIABLE],
         handler_port=_handler_port(),

@@ -505,7 +505,6 @@ def _engine_options(pool_size: int) -> dict[str, Any]:
         "isolation_level": "READ COMMITTED",
         "pool_size": pool_size,
         "max_overflow": 0,
-        "pool_pre_ping": True,
         "hide_parameters": True,
     }
 

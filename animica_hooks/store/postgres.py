@@ -194,7 +194,6 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
             },
             pool_size=pool_size,
             max_overflow=0,
-            pool_pre_ping=True,
             hide_parameters=True,
         )
         limit_ping(engine, self._ping, self.failures)
@@ -223,7 +222,6 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
             creator=connect,
             pool_size=pool_size,
             max_overflow=0,
-            pool_pre_ping=True,
             hide_parameters=True,
         )
 

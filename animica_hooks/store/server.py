@@ -25,10 +25,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from copy import copy
 from typing import Any, Generic, TypeAlias, TypeVar
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from animica_hooks.core.event import Event, hash_body
 from animica_hooks.core.order import Aftermath, aftermath
@@ -62,6 +63,8 @@ TRIES = 3  # of a transaction that the database broke off because of another
 CLOCK_S = 5.0  # between two looks at the database's clock
 ADMIN_POOL = 4
 PING_S = 1.0
+PING_AFTER_S = 1.0  # of handlers' connections: asking is a round trip for each job
+_IDLE_SINCE = "animica_hooks_idle_since"
 # Classes of SQLSTATEs that say that the database does not take what a row holds: of data, of
 # constraints, of views, of triggers (the standard's and PostgreSQL's), and of sizes.
 _REFUSALS = frozenset({"22", "23", "44", "45", "P0", "54"})
@@ -153,6 +156,7 @@ class ServerStore(Store, Generic[C]):
             if self._engine is None:
                 async with asyncio.timeout(ANSWER_S):
                     self._engine = await self._make_engine(ADMIN_POOL)
+                    ping_idle(self._engine.sync_engine, after=0)
             async with connected(self._engine, within=ANSWER_S) as connection:
                 yield connection
 
@@ -168,6 +172,7 @@ class ServerStore(Store, Generic[C]):
         if self._handler_engine is None:
             engine = await self._make_engine(self._handlers)
             listen(engine.sync_engine)
+            ping_idle(engine.sync_engine, after=PING_AFTER_S)
             self._handler_engine = engine
         unit = Unit(holder, record, ending=self.ending)
         async with open_session(self._handler_engine, unit) as session:
@@ -178,6 +183,7 @@ class ServerStore(Store, Generic[C]):
         if self._handler_sync_engine is None:
             engine = self._make_sync_engine(self._handlers)
             listen(engine)
+            ping_idle(engine, after=PING_AFTER_S)
             self._handler_sync_engine = engine
         unit = Unit(holder, record, ending=self.ending)
         with open_sync_session(self._handler_sync_engine, unit) as session:
@@ -308,7 +314,7 @@ def limit_ping(
     ping: Callable[[Any], Awaitable[None]],
     failures: tuple[type[Exception], ...],
 ) -> None:
-    """Have an engine's pool ask within a time whether a connection is alive, by the driver's own.
+    """Have an engine ask within a time whether a connection is alive, by the driver's own means.
 
     SQLAlchemy's own ping would wait for ever for a server that has gone without a word.
     """
@@ -321,6 +327,27 @@ def limit_ping(
         return True
 
     setattr(engine.dialect, "do_ping", answers)  # noqa: B010 - mypy takes it for a method
+
+
+def ping_idle(engine: Engine, *, after: float) -> None:
+    """Have an engine's pool ask a connection that was idle for so many seconds if it is alive."""
+
+    def note(_: object, entry: ConnectionPoolEntry) -> None:
+        entry.info[_IDLE_SINCE] = time.monotonic()
+
+    def ask(driver: Any, entry: ConnectionPoolEntry, _: object) -> None:
+        since = entry.info.get(_IDLE_SINCE)
+        if since is None or time.monotonic() - since < after:
+            return
+        try:
+            alive = engine.dialect.do_ping(driver)
+        except engine.dialect.loaded_dbapi.Error:
+            alive = False
+        if not alive:
+            raise InvalidatePoolError
+
+    event.listen(engine, "checkin", note)
+    event.listen(engine, "checkout", ask)
 
 
 def warn_of_lost_promise(setting: str) -> None:

@@ -170,8 +170,11 @@ async def open_session(engine: AsyncEngine, unit: Unit) -> AsyncIterator[AsyncSe
     """Open the session of an ``async def`` handler; closing rolls back what is not committed."""
     try:
         async with connected(engine) as connection:
-            await connection.execution_options(**{_OPTION: unit})
-            await connection.begin()
+            within = connection.sync_connection
+            assert within is not None, "it is connected"
+            # Neither asks the database anything, and so neither needs another greenlet.
+            within.execution_options(**{_OPTION: unit})
+            within.begin()
             async with AsyncSession(connection, expire_on_commit=False) as session:
                 yield session
     finally:

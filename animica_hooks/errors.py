@@ -127,7 +127,15 @@ class HandlerTimeout(HandlerError):
 
 
 class EventMisfit(HandlerError):
-    """``event.data`` does not fit the type that the handler asks for; the message has the path."""
+    """``event.data`` does not fit the type that the handler asks for; the message has the path.
+
+    Attributes:
+        path: where, in field names and indices, with ``[...]`` for a key that only the payload has.
+    """
+
+    def __init__(self, message: str = "", *, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class HandlerCrashed(HandlerError):

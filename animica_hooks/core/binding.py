@@ -24,6 +24,11 @@ from animica_hooks.errors import ConfigurationError, EventMisfit
 _BY_ANNOTATION = {"Event": "event", "AsyncSession": "session", "Session": "session", "Job": "job"}
 _BY_NAME = frozenset({"event", "session", "job"})
 _Convert = Callable[[Any], Any]
+# What has the path in a misfit's text, of which the rest may quote the payload.
+_PLACE = re.compile(
+    r"(?:Object missing required field `([^`]*)`)?.*?(?: - at (?:`key` in )?`(\$[^`]*)`)?",
+    re.DOTALL,
+)
 _QUOTES_A_VALUE = re.compile(r"(Invalid (?:enum )?value) .*?( - at `\$[^`]*`)?", re.DOTALL)
 
 
@@ -177,7 +182,7 @@ def data_converter(function: Callable[..., Any], parameter: str, name: str) -> _
 def _converter(wanted: Any, name: str) -> _Convert:
     validate = getattr(wanted, "model_validate", None)  # pydantic's, which is not imported here
     if validate is not None:
-        return lambda data: _convert_pydantic(validate, data)
+        return lambda data: _convert_pydantic(wanted, validate, data)
     try:
         unknown = isinstance(msgspec.inspect.type_info(wanted), msgspec.inspect.CustomType)
     except TypeError as error:
@@ -195,10 +200,20 @@ def _convert_msgspec(wanted: Any, data: Any) -> Any:
         return msgspec.convert(data, wanted)
     except msgspec.ValidationError as error:
         # Its text has the path and the types, but may quote a value (an enum's, a tag's).
-        raise EventMisfit(f"event.data does not fit: {_without_values(str(error))}") from None
+        raise EventMisfit(
+            f"event.data does not fit: {_without_values(str(error))}", path=_path(error)
+        ) from None
 
 
-def _convert_pydantic(validate: _Convert, data: Any) -> Any:
+def _path(error: msgspec.ValidationError) -> str:
+    """Return where a misfit is; where a field is missing, that field's place."""
+    told = str(error).removeprefix(str(error.__cause__ or ""))  # the user's ``__post_init__``
+    found = _PLACE.fullmatch(told)
+    missing, place = found.groups() if found else (None, None)
+    return (place or "$") + (f".{missing}" if missing else "")
+
+
+def _convert_pydantic(wanted: Any, validate: _Convert, data: Any) -> Any:
     try:
         return validate(data)
     except ValueError as error:
@@ -206,8 +221,34 @@ def _convert_pydantic(validate: _Convert, data: Any) -> Any:
         if details is None:
             raise
         first = details(include_url=False, include_input=False, include_context=False)[0]
-        path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
-        raise EventMisfit(f"event.data does not fit: {first['type']} - at `${path}`") from None
+        path = "$" + "".join(
+            f"[{part}]" if isinstance(part, int)
+            else f".{part}" if part in _field_names(wanted)
+            else "[...]"  # a dict's key, which is the payload's
+            for part in first["loc"]
+        )  # fmt: skip
+        raise EventMisfit(
+            f"event.data does not fit: {first['type']} - at `{path}`", path=path
+        ) from None
+
+
+@functools.cache
+def _field_names(model: Any) -> frozenset[str]:
+    """Return the names of all fields of a pydantic model and of those in it."""
+    try:
+        parts = [model.model_json_schema()]
+    except Exception:  # noqa: BLE001 - one that has no JSON Schema: nothing is known
+        return frozenset()
+    names: set[str] = set()
+    while parts:
+        part = parts.pop()
+        if isinstance(part, dict):
+            if isinstance(fields := part.get("properties"), dict):
+                names.update(fields)
+            parts.extend(part.values())
+        elif isinstance(part, list):
+            parts.extend(part)
+    return frozenset(names)
 
 
 def _without_values(message: str) -> str:

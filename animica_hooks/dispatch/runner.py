@@ -201,8 +201,10 @@ def outcome_of(error: BaseException) -> Outcome:
         return error
     if isinstance(error, CommitUnknown):
         return Released()
-    hopeless = isinstance(error, EventMisfit | MalformedEvent)
-    return Failed(scrub(type(error).__name__, MAX_NAME_CHARS), retry=not hopeless)
+    if isinstance(error, EventMisfit):
+        return Failed(f"EventMisfit: {error.path}", retry=False)
+    name = scrub(type(error).__name__, MAX_NAME_CHARS)
+    return Failed(name, retry=not isinstance(error, MalformedEvent))
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -229,9 +231,15 @@ def _from_the_handler(traceback: TracebackType | None) -> TracebackType | None:
     return found or traceback
 
 
-def place_of(error: BaseException) -> str:
-    """Name an error by class, file and line: enough to find it, and nothing of its message."""
+def place_of(error: BaseException, handler: Callable[..., Any]) -> str:
+    """Name an error by class, file and line: enough to find it, and nothing of its message.
+
+    Args:
+        handler: the place of what was raised by us, because of it.
+    """
+    name = type(error).__qualname__
     frames = traceback.extract_tb(error.__traceback__)
-    if not frames:
-        return type(error).__qualname__
-    return f"{type(error).__qualname__} at {frames[-1].filename}:{frames[-1].lineno}"
+    if any(not frame.filename.startswith(_OURS) for frame in frames):
+        return f"{name} at {frames[-1].filename}:{frames[-1].lineno}"
+    code = getattr(inspect.unwrap(handler), "__code__", None)
+    return name if code is None else f"{name} at {code.co_filename}:{code.co_firstlineno}"

@@ -409,6 +409,6 @@ class Slots:
             job.attempts + 1,
             transition.verb,
             self._loop.time() - attempt.began,
-            None if error is None else place_of(error),
+            None if error is None else place_of(error, attempt.prepared.handler.function),
             transition.reason,
         )

@@ -444,6 +444,63 @@ def test_pydantic_models_are_converted() -> None:
         assert "CANARY" not in repr(caught.value)
 
 
+class Picky(msgspec.Struct):
+    amount: int
+
+    def __post_init__(self) -> None:
+        raise ValueError(f"{self.amount} - at `$.CANARY`")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "data", "expected"),
+    [
+        (Payment, {"amount": CANARY}, "$.amount"),
+        (Payment, {}, "$.amount"),
+        (Payment, [CANARY], "$"),
+        (Nested, {"address": {"city": "x"}, "payments": [{}]}, "$.payments[0].amount"),
+        (dict[str, int], {CANARY: CANARY}, "$[...]"),
+        (dict[int, int], {CANARY: 1}, "$"),
+        (list[Color], [CANARY], "$[0]"),
+        (Closed, {CANARY: 1}, "$"),
+        (Picky, {"amount": 4242}, "$"),
+        (list[Picky], [{"amount": 4242}], "$[0]"),
+    ],
+)
+def test_the_path_of_a_misfit_has_nothing_of_the_payload(
+    wanted: object, data: object, expected: str
+) -> None:
+    """It is of field names and indices, and hides the keys of a dict."""
+    with pytest.raises(EventMisfit) as caught:
+        convert(wanted, data)
+
+    assert expected == caught.value.path
+
+
+def test_keys_of_the_payload_are_hidden_in_a_model_too() -> None:
+    """Pydantic's path has those of dicts, and of fields that are too many."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Line(pydantic.BaseModel, extra="forbid"):
+        amounts: dict[str, int] = pydantic.Field(alias="perMonth")
+
+    class Basket(pydantic.BaseModel):
+        lines: list[Line]
+        anything: Callable[[], int] | None = None  # there is no JSON Schema of this one
+
+    class Baskets(pydantic.BaseModel):
+        line: Line
+
+    for model, data, expected in (
+        (Baskets, {"line": {"perMonth": {CANARY: "x"}}}, "$.line.perMonth[...]"),
+        (Baskets, {"line": {"perMonth": {}, CANARY: 1}}, "$.line[...]"),
+        (Basket, {"lines": [{"perMonth": {CANARY: "x"}}]}, "$[...][0][...][...]"),
+    ):
+        with pytest.raises(EventMisfit) as caught:
+            convert(model, data)
+        assert expected == caught.value.path
+        assert "CANARY" not in str(caught.value)
+
+
 def test_another_error_of_a_model_is_not_a_misfit() -> None:
     """A ValueError that does not say where is the model's own fault, and is raised as it is."""
 

@@ -22,6 +22,7 @@ from animica_hooks import Discard, Event, Job, RetryLater, RetryPolicy, Router
 from animica_hooks.core.outcome import from_micros
 from animica_hooks.dispatch import slots
 from animica_hooks.dispatch.runner import failure_of
+from animica_hooks.telemetry import Attempted
 
 pytestmark = pytest.mark.usefixtures("quick_poll")
 
@@ -685,7 +686,7 @@ class AsModel(pydantic.BaseModel):
 async def test_data_that_does_not_fit_is_dead_at_once(
     start_bench: MakeBench, router: Router, shape: Any
 ) -> None:
-    """An event that a handler's type does not take is not tried again; the path is named."""
+    """It is not tried again; the path is named, and the handler where the log says where."""
     amounts: list[int] = []
 
     async def take(event: Any) -> None:
@@ -701,7 +702,15 @@ async def test_data_that_does_not_fit_is_dead_at_once(
     [fits, misfit] = await bench.jobs()
     assert [3] == amounts
     assert "succeeded" == fits.state
-    assert ("dead", "EventMisfit", 1) == (misfit.state, misfit.reason, misfit.attempts)
+    assert ("dead", "EventMisfit: $.amount", 1) == (misfit.state, misfit.reason, misfit.attempts)
     [failure] = await bench.failures(misfit.id)
     assert "$.amount" in failure.message
     assert "a secret" not in failure.message + failure.traceback
+    [error] = [
+        ended.error
+        for seen in bench.seen
+        if isinstance(seen, Attempted)
+        for ended in seen.attempts
+        if ended.error
+    ]
+    assert f"EventMisfit at {__file__}:{take.__code__.co_firstlineno}" == error

@@ -67,7 +67,7 @@ def test_fastapi(run: Run, tmp_path: Path, path: str) -> None:
     expected = {
         ("succeeded", None),
         ("cancelled", "a test payment"),
-        ("dead", "EventMisfit"),
+        ("dead", "EventMisfit: $.amount"),
     }
     eventually(lambda: set(_states(tmp_path / "shop.db")), expected)
     [order] = example.get("/orders").json()

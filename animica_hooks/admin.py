@@ -69,13 +69,12 @@ class Admin:
         return await queries.find_failures(self.store, job_id)
 
     async def retry_job(self, job_id: int) -> bool:
-        """Make a dead or cancelled job available again; False where there is none such.
-
-        Raises:
-            ReplayRefused: the payload of its event has been pruned or erased.
-        """
+        """Make a job run again, or now. See ``Hooks.retry_job``."""
         async with self.store.write("jobs retry") as connection:
-            return await lines.revive(connection, job_id, self.store.now())
+            now = self.store.now()
+            return await lines.hasten(connection, job_id, now) or await lines.revive(
+                connection, job_id, now
+            )
 
     async def unpark(self, **which: Any) -> int:
         """Let those behind dead jobs go on. See ``lines.unpark`` for the arguments."""

@@ -274,7 +274,13 @@ class Hooks:
             return await admin.stats(**self._runtime.of_process() if self._runtime else {})
 
     async def retry_job(self, job_id: int) -> bool:
-        """Make a dead or cancelled job available again; False where there is none such.
+        """Make a dead or cancelled job available again, with all its attempts before it.
+
+        One that waits for its next attempt is due now, and keeps its count of attempts.
+
+        Returns:
+            False where it is neither: it runs, has succeeded, waits for others of its key, or is
+            not there.
 
         Raises:
             ReplayRefused: the payload of its event has been pruned or erased.

@@ -118,6 +118,7 @@ def stats(database_url: str | None, as_json: bool) -> None:
     counts = {
         "available": found.available,
         "leased": found.leased,
+        "parked": found.parked,
         "dead": found.dead,
         "quarantined": found.quarantined,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,7 +75,8 @@ def list_dead(
 ) -> None:
     """List dead letters, newest first.
 
-    'animica-hooks replay --state dead' handles them again, in order.
+    'animica-hooks replay --state dead' handles them again, in order. Where jobs of the same key
+    are parked behind one, their number is shown; 'animica-hooks jobs unpark' lets them go on.
     """
     _list(
         "no dead letters",
@@ -103,11 +105,14 @@ def _list(
             click.echo(output.as_json(job))
     elif found:
         output.table(
-            ("job", "state", "handler", "key", "event", "type", "attempts", "due", "reason"),
+            (
+                "job", "state", "handler", "key", "parked", "event", "type", "attempts", "due",
+                "reason",
+            ),
             [
                 (
-                    j.id, j.state, j.handler, j.key, j.event_id, j.event_type, j.attempts,
-                    j.due_at, j.reason,
+                    j.id, j.state, j.handler, j.key, j.parked or None, j.event_id, j.event_type,
+                    j.attempts, j.due_at, j.reason,
                 )
                 for j in found
             ],
@@ -141,6 +146,7 @@ def show_job(id: int, database_url: str | None, as_json: bool) -> None:
             ("event", f"{job.event_id} {job.event_type}"),
             ("endpoint", job.endpoint),
             ("key", job.key),
+            ("parked", job.parked or None),
             ("attempts", f"{job.attempts}, {job.failed} of them failed"),
             ("created", job.created_at),
             ("due", job.due_at),
@@ -164,7 +170,8 @@ def show_job(id: int, database_url: str | None, as_json: bool) -> None:
 def retry_jobs(ids: tuple[int, ...], database_url: str | None, as_json: bool) -> None:
     """Make dead or cancelled jobs available again, with all their attempts before them.
 
-    Exits with 1 where one is neither, or not there.
+    Jobs that wait for their next attempt are due now, and keep their count of attempts. Exits
+    with 1 where one is neither, and says what to do instead.
     """
 
     async def retry() -> dict[int, str | None]:
@@ -176,9 +183,9 @@ def retry_jobs(ids: tuple[int, ...], database_url: str | None, as_json: bool) ->
         if as_json:
             click.echo(output.as_json({"id": id, "retried": problem is None}))
         elif problem is None:
-            click.echo(f"job {id} is available again")
+            click.echo(f"job {id} is tried again")
         else:
-            click.echo(f"error: {problem}", err=True)
+            click.echo(f"error: {output.plain(problem)}", err=True)
     if any(problems.values()):
         raise click.exceptions.Exit(1)
 
@@ -186,9 +193,34 @@ def retry_jobs(ids: tuple[int, ...], database_url: str | None, as_json: bool) ->
 async def _retry(admin: Admin, id: int) -> str | None:
     """Retry a job; return why that can not be, or None."""
     try:
-        return None if await admin.retry_job(id) else f"there is no dead or cancelled job {id}."
+        if await admin.retry_job(id):
+            return None
     except ReplayRefused as error:
         return str(error)
+    found = [job async for job in admin.jobs(ids=[id])]
+    return _instead(found[0]) if found else f"there is no job {id}."
+
+
+def _instead(job: JobView) -> str:
+    """Say what there is to do with a job that can not be retried."""
+    match job.state:
+        case State.LEASED:
+            return f"job {job.id} is running: should it fail, it is tried again by itself."
+        case State.SUCCEEDED:
+            which = f"--id {shlex.quote(job.event_id)} --handler {shlex.quote(job.handler)}"
+            return f"job {job.id} has succeeded: 'animica-hooks replay {which}' repeats it."
+        case State.PARKED:
+            return (
+                f"job {job.id} is parked behind a dead one of its key: "
+                f"'animica-hooks jobs unpark {job.id}' lets it go on."
+            )
+        case State.AVAILABLE if job.due_at is None:
+            return (
+                f"job {job.id} waits for those of its key before it: retry the first of them; "
+                f"where that is dead, 'animica-hooks jobs unpark {job.id}' goes on without it."
+            )
+        case _:
+            return f"job {job.id} has just changed, and is {job.state}: try it again."
 
 
 @jobs.command("unpark")

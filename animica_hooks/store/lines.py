@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from animica_hooks.core.job import State, Verb, sources
@@ -54,6 +54,19 @@ async def _leader(connection: AsyncConnection, handler_id: int, key: str) -> Any
         leader = (await connection.execute(held)).one_or_none()
         if leader is not None:  # else it has just ended, and called the next
             return leader
+
+
+async def hasten(connection: AsyncConnection, job_id: int, now: int) -> bool:
+    """Make a job that waits for its next attempt due now; False where it does not.
+
+    One that waits for others of its line has no due date, and gets none.
+    """
+    hastened = await connection.execute(
+        update(jobs)
+        .where(jobs.c.id == job_id, in_state(State.AVAILABLE), jobs.c.due_at.is_not(None))
+        .values(due_at=case((jobs.c.due_at > now, now), else_=jobs.c.due_at))
+    )
+    return bool(hastened.rowcount)
 
 
 async def revive(connection: AsyncConnection, job_id: int, now: int) -> bool:

@@ -48,6 +48,8 @@ from animica_hooks.store.views import (
 )
 
 PAGE = 200
+# So that ix_hooks_jobs_standing serves: whoever is parked is in a line.
+_IS_PARKED = (jobs.c.ordering_key.is_not(None), unfinished(), in_state(State.PARKED))
 
 
 async def find_seqs(
@@ -140,6 +142,7 @@ async def find_jobs(
             events.c.type.label("event_type"),
             events.c.endpoint,
             handlers.c.name.label("handler"),
+            _parked_behind().label("parked"),
         )
         .join(events, events.c.seq == jobs.c.event_seq)
         .join(handlers, handlers.c.id == jobs.c.handler_id)
@@ -175,7 +178,21 @@ async def find_jobs(
                 replay_id=row.replay_id,
                 replayed_from=row.replayed_from,
                 key=row.ordering_key,
+                parked=row.parked,
             )
+
+
+def _parked_behind() -> ColumnElement[int]:
+    """Count those parked behind a job that is dead (ix_hooks_jobs_standing); others are not."""
+    behind = jobs.alias("behind")
+    parked = select(func.count()).where(
+        behind.c.handler_id == jobs.c.handler_id,
+        behind.c.ordering_key == jobs.c.ordering_key,
+        unfinished("behind"),
+        behind.c.state == State.PARKED.value,
+        behind.c.id > jobs.c.id,
+    )
+    return case((in_state(State.DEAD), parked.correlate(jobs).scalar_subquery()), else_=0)
 
 
 def of_type(query: Select[Any], pattern: str | None) -> Select[Any]:
@@ -275,12 +292,7 @@ async def find_handlers(store: Store) -> list[HandlerView]:
             await _count_by_handler(connection, in_state(state))
             for state in (State.AVAILABLE, State.LEASED)
         ]
-        parked = await _count_by_handler(
-            connection,
-            jobs.c.ordering_key.is_not(None),
-            unfinished(),
-            in_state(State.PARKED),
-        )
+        parked = await _count_by_handler(connection, *_IS_PARKED)
     return [
         HandlerView(
             name=row.name,
@@ -385,8 +397,10 @@ async def discard_quarantined(store: Store, id: int) -> bool:
 
 async def count_states(store: Store) -> Stats:
     """Count what waits and what has ended badly, at one moment, by partial indexes."""
-    states = (State.AVAILABLE, State.LEASED, State.DEAD)
-    counts = [select(func.count()).select_from(jobs).where(in_state(state)) for state in states]
+    of_jobs = (
+        (in_state(State.AVAILABLE),), (in_state(State.LEASED),), _IS_PARKED, (in_state(State.DEAD),)
+    )  # fmt: skip
+    counts = [select(func.count()).select_from(jobs).where(*which) for which in of_jobs]
     counts.append(select(func.count()).select_from(quarantine))
     async with store.read() as connection:
         row = (await connection.execute(select(*[one.scalar_subquery() for one in counts]))).one()

@@ -49,6 +49,7 @@ class JobView:
         due_at: available: not before, or None while it waits for those of its key; leased: until;
             else None.
         key: jobs of one handler that have the same one run in order.
+        parked: of a dead one, how many are parked behind it.
     """
 
     id: int
@@ -67,6 +68,7 @@ class JobView:
     replay_id: int | None
     replayed_from: int | None
     key: str | None = None
+    parked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +113,14 @@ class Stats:
     """What waits and what has ended badly, and what this process has counted since its start.
 
     Attributes:
+        parked: jobs that wait behind a dead one of their key, until a person lets them go on.
         held: jobs in this process's memory.
         stuck_threads: threads of plain functions that overstayed their timeout.
     """
 
     available: int
     leased: int
+    parked: int
     dead: int
     quarantined: int
     held: int = 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from sqlalchemy import create_engine, text
 
 from animica_hooks.cli import output
 
@@ -18,6 +19,13 @@ def lines(result: Result) -> list[Any]:
     """Read one JSON object from each line."""
     assert 0 == result.exit_code, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def alter(database: Path, statement: str) -> None:
+    engine = create_engine(f"sqlite:///{database}")
+    with engine.begin() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
 
 
 def ids(result: Result) -> list[str]:
@@ -146,14 +154,48 @@ def test_a_dead_job_is_shown_with_its_traceback(command: Command) -> None:
 
 
 def test_a_dead_job_is_tried_again(command: Command) -> None:
-    """`jobs retry` makes it available; one that is not dead is not touched, and exits with 1."""
+    """`jobs retry` makes it available; one that has succeeded is not touched, and exits with 1."""
     assert 0 == command("jobs", "retry", "3").exit_code
     assert [3] == ids(command("jobs", "list", "--json", "--state", "available"))
     result = command("jobs", "retry", "1", "3")
-    assert 1 == result.exit_code
-    said = [f"error: there is no dead or cancelled job {id}." for id in (1, 3)]
-    assert said == result.stderr.splitlines()
+    assert (1, "job 3 is tried again\n") == (result.exit_code, result.stdout)
+    [said] = result.stderr.splitlines()
+    assert said.startswith("error: job 1 has succeeded: 'animica-hooks replay --id evt_1 --handler")
     assert [2, 1] == ids(command("jobs", "list", "--json", "--state", "succeeded"))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("state = 'leased'", "job 3 is running: should it fail, it is tried again by itself."),
+        ("state = 'parked'", "job 3 is parked behind a dead one of its key: 'animica-hooks jobs"),
+        ("state = 'available'", "job 3 waits for those of its key before it: retry the first"),
+    ],
+)
+def test_a_job_that_can_not_be_tried_again_says_what_to_do(
+    command: Command, stocked: Path, change: str, says: str
+) -> None:
+    """The refusal names its state, and what there is to do instead."""
+    alter(stocked, f"UPDATE hooks_jobs SET {change}, ordering_key = 'ada' WHERE id = 3")
+    result = command("jobs", "retry", "3")
+    assert (1, "", 1) == (result.exit_code, result.stdout, result.stderr.count("\n"))
+    assert f"error: {says}" in result.stderr
+
+
+def test_dead_letters_tell_how_many_are_parked_behind_them(command: Command, stocked: Path) -> None:
+    """In a column that is there only where some are; jobs before it are not behind it."""
+    assert "parked" not in command("dead", "list").stdout
+    alter(stocked, "UPDATE hooks_jobs SET handler_id = 9, ordering_key = 'ada'")
+    alter(stocked, "UPDATE hooks_jobs SET state = 'parked' WHERE id <> 2")
+    alter(stocked, "UPDATE hooks_jobs SET state = 'dead' WHERE id = 2")
+    alter(stocked, "UPDATE hooks_handlers SET id = 9 WHERE name = 'book'")
+
+    [dead] = lines(command("dead", "list", "--json"))
+    assert (2, 1) == (dead["id"], dead["parked"])
+    head, _, row = command("dead", "list").stdout.split("\n")[1:4]
+    assert ["parked", "1"] == [line.split()[head.split().index("parked")] for line in (head, row)]
+    assert "  parked         1\n" in command("jobs", "show", "2").stdout
+    assert 2 == json.loads(command("stats", "--json").stdout)["parked"]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +218,7 @@ def test_what_is_not_there_exits_with_1(command: Command, arguments: str) -> Non
 
 def test_stats_count_what_waits_and_what_is_dead(command: Command) -> None:
     """For people, and for programs."""
-    expected = {"available": 0, "leased": 0, "dead": 1, "quarantined": 2}
+    expected = {"available": 0, "leased": 0, "parked": 0, "dead": 1, "quarantined": 2}
     assert expected == json.loads(command("stats", "--json").stdout)
     assert "  dead           1\n" in command("stats").stdout
 

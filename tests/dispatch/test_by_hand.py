@@ -17,7 +17,7 @@ from dispatchkit import (
     until,
 )
 
-from animica_hooks import Discard, Event, Hooks, Job, RetryPolicy, Router
+from animica_hooks import Discard, Event, Hooks, Job, RetryLater, RetryPolicy, Router
 from animica_hooks.admin import Admin
 from animica_hooks.errors import MalformedEvent
 
@@ -94,6 +94,30 @@ async def test_a_job_that_did_not_end_badly_is_left_alone(hooks: Hooks, handled:
     assert await hooks.retry_job(job.id) is False
     assert await hooks.retry_job(job.id + 1) is False
     assert [job] == await all_jobs(hooks)
+
+
+async def test_a_job_that_waits_is_run_now(inbox_url: str) -> None:
+    """A person who has mended the cause need not wait for the backoff."""
+    hooks = make_hooks(inbox_url, retry=RetryPolicy(max_attempts=3, base=3600))
+    attempts: list[int] = []
+
+    @hooks.on("*", name="broken once")
+    async def broken_once(event: Event, job: Job) -> None:
+        attempts.append(job.attempt)
+        if job.attempt == 1:
+            raise RetryLater(3600)
+
+    async with hooks.lifespan():
+        await deliver(hooks, "evt_1")
+
+        async def waits() -> bool:
+            return [("available", 1)] == [(j.state, j.attempts) for j in await all_jobs(hooks)]
+
+        await until(waits)
+        [job] = await all_jobs(hooks)
+        assert await hooks.retry_job(job.id) is True
+        await settled(hooks)
+    assert [1, 2] == attempts
 
 
 async def test_a_job_tried_again_has_all_its_attempts(hooks: Hooks, handled: Handled) -> None:

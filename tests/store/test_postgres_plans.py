@@ -8,7 +8,7 @@ from sqlalchemy import Engine, event
 from storekit import NOON, Opens
 
 from animica_hooks.core.outcome import SECOND
-from animica_hooks.store import inbox
+from animica_hooks.store import inbox, queries
 from animica_hooks.store import postgres_sql as sql
 from animica_hooks.store.postgres import PostgresStore
 
@@ -77,8 +77,8 @@ async def test_hot_statements_use_their_indexes(filled: PostgresStore) -> None:
             assert re.search(index, found), (name, found)
 
 
-async def test_the_worker_looks_by_index(filled: PostgresStore) -> None:
-    """What the worker asks for at each look is found without reading the finished jobs."""
+async def test_the_worker_looks_and_counts_are_made_by_index(filled: PostgresStore) -> None:
+    """What the worker asks for, and the numbers, are found without reading the finished jobs."""
     found: dict[str, str] = {}
 
     def look(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
@@ -92,10 +92,12 @@ async def test_the_worker_looks_by_index(filled: PostgresStore) -> None:
         async with filled.read() as connection:
             await inbox.expired_leases(connection, [1], NOON + 60 * SECOND)
             await inbox.due(connection, [1, 2])
+        await queries.count_states(filled)
     finally:
         event.remove(Engine, "before_cursor_execute", look)
 
-    expired, due = found.values()
+    expired, due, *_, counts = found.values()
     assert "ix_hooks_jobs_leased" in expired
     assert 3 == due.count("ix_hooks_jobs_available")
-    assert "Seq Scan on hooks_jobs" not in expired + due
+    assert "Seq Scan on hooks_jobs" not in expired + due + counts
+    assert "ix_hooks_jobs_standing" in counts

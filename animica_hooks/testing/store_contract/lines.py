@@ -23,6 +23,7 @@ from animica_hooks.testing.store_contract.kit import (
     handler,
     line,
     new_event,
+    retried,
     states,
     take,
 )
@@ -66,6 +67,9 @@ async def test_unparked_jobs_go_on_in_order(store: Store, on_dead: OnDead) -> No
     assert [] == await claim(store)
 
     admin = Admin(store)
+    parked = 2 if on_dead == "park" else 0
+    assert (1, parked) == ((stats := await admin.stats()).dead, stats.parked)
+    assert [0, 0, 0, parked] == [job.parked async for job in admin.jobs()]
     assert 0 == await admin.unpark(handler="unheard of")
     assert 0 == await admin.unpark(key="other")
     assert 2 == await admin.unpark(handler="mine", key="k", ids=[dead.id])
@@ -86,6 +90,24 @@ async def test_a_retried_job_waits_for_who_runs(store: Store) -> None:
     assert [] == await claim(store)
     await end(store, line(on_dead="skip"), second)
     assert ["evt_1", "evt_3"] == await run_all(store, line(on_dead="skip"))
+
+
+async def test_a_job_that_waits_for_its_next_attempt_is_due_now(store: Store, clock: Clock) -> None:
+    """It keeps its attempts and its age; who waits behind it goes on waiting."""
+    await put(store, line(), "evt_1", "evt_2")
+    job = await take(store)
+    await store.commit(Batch(marks=[retried(job, NOON + 3600 * SECOND)]))
+    clock.advance(1)
+    assert [] == await claim(store)
+
+    first, second = [row.id for row in await all_rows(store, jobs)]
+    assert not await Admin(store).retry_job(second)
+    assert await Admin(store).retry_job(first)
+    assert await Admin(store).retry_job(first)  # it is so already
+
+    [again] = await claim(store)
+    assert ("evt_1", 1, 1, NOON) == (again.event.id, again.attempts, again.failed, again.created_at)
+    assert not await Admin(store).retry_job(first)
 
 
 async def test_new_events_wait_for_a_retried_job(store: Store) -> None:

@@ -84,6 +84,10 @@ class Admin:
         """List the handlers that the database knows, by name."""
         return await queries.find_handlers(self.store)
 
+    async def knows_handler(self, name: str) -> bool:
+        """Tell whether the database knows a handler of that name."""
+        return await queries.knows_handler(self.store, name)
+
     async def pause(self, name: str) -> bool:
         """Begin no more jobs of a handler, in any process; False where there is none such."""
         async with self.store.write("handlers pause") as connection:

@@ -95,7 +95,7 @@ def show_event(*, id: str, raw: bool, database_url: str | None, as_json: bool) -
 
     found = run(read())
     if not found:
-        raise NotFound(f"there is no event {id!r}.")
+        raise _not_there(id)
     for view, event, jobs in found:
         if raw and not view.has_body:
             raise NotFound(f"the payload of event {id!r} is gone: it was pruned or erased.")
@@ -178,15 +178,22 @@ def erase_event(
     Its digest stays, so that it is still known when it is delivered again. Its jobs that are not
     done are cancelled.
     """
-    confirm(f"Erase the payload of {output.plain(id)} for good?", yes=yes)
+
+    async def look() -> bool:
+        async with opened(database_url) as admin:
+            found = [view.endpoint async for view in admin.events(ids=[id])]
+            return endpoint in found if endpoint is not None else bool(found)
 
     async def work() -> Erased:
         async with opened(database_url) as admin:
             return await admin.erase(id, endpoint=endpoint)
 
+    if not yes and not run(look()):
+        raise _not_there(id, endpoint)
+    confirm(f"Erase the payload of {output.plain(id)} for good?", yes=yes)
     erased = run(work())
     if not erased.events:
-        raise NotFound(f"there is no event {id!r}.")
+        raise _not_there(id, endpoint)
     if as_json:
         click.echo(output.as_json(erased))
     else:
@@ -194,3 +201,8 @@ def erase_event(
             f"the payload of {output.plain(id)} is erased, and "
             f"{output.times(erased.cancelled, 'job')} cancelled"
         )
+
+
+def _not_there(id: str, endpoint: str | None = None) -> NotFound:
+    where = "" if endpoint is None else f" of the endpoint {endpoint!r}"
+    return NotFound(f"there is no event {id!r}{where}.")

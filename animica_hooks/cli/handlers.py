@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from animica_hooks.cli import output
-from animica_hooks.cli.inbox import NotFound, opened, run
+from animica_hooks.cli.inbox import no_handler, opened, run
 from animica_hooks.cli.options import confirm, database_option, json_option, yes_option
 
 if TYPE_CHECKING:
@@ -93,15 +93,21 @@ def remove(name: str, yes: bool, database_url: str | None, as_json: bool) -> Non
     It is back when a process that has it starts. Renamed handlers need no removing: aliases= gives
     their jobs to the new name.
     """
-    confirm(f"Cancel all waiting jobs of the handler {output.plain(name)}, and forget it?", yes=yes)
+
+    async def look() -> bool:
+        async with opened(database_url) as admin:
+            return await admin.knows_handler(name)
 
     async def work() -> int | None:
         async with opened(database_url) as admin:
             return await admin.remove_handler(name)
 
+    if not yes and not run(look()):
+        raise no_handler(name)
+    confirm(f"Cancel all waiting jobs of the handler {output.plain(name)}, and forget it?", yes=yes)
     cancelled = run(work())
     if cancelled is None:
-        raise _not_there(name)
+        raise no_handler(name)
     if as_json:
         click.echo(output.as_json({"name": name, "removed": True, "cancelled": cancelled}))
     else:
@@ -110,12 +116,8 @@ def remove(name: str, yes: bool, database_url: str | None, as_json: bool) -> Non
 
 def _tell(name: str, done: bool, what: str, *, as_json: bool) -> None:
     if not done:
-        raise _not_there(name)
+        raise no_handler(name)
     if as_json:
         click.echo(output.as_json({"name": name, what: True}))
     else:
         click.echo(f"handler {output.plain(name)} is {what}")
-
-
-def _not_there(name: str) -> NotFound:
-    return NotFound(f"the database knows no handler {name}: 'animica-hooks handlers list' does.")

@@ -22,6 +22,11 @@ class NotFound(AnimicaHooksError):
     """There is nothing of that id."""
 
 
+def no_handler(name: str) -> NotFound:
+    """Return the error that says so of a handler's name."""
+    return NotFound(f"the database knows no handler {name}: 'animica-hooks handlers list' does.")
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine.
 

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from animica_hooks.cli import output
-from animica_hooks.cli.inbox import NotFound, opened, run
+from animica_hooks.cli.inbox import NotFound, no_handler, opened, run
 from animica_hooks.cli.options import database_option, json_option, limit_option
 from animica_hooks.core.job import State
 from animica_hooks.core.routing import check_pattern
@@ -244,6 +244,8 @@ def unpark(
 
     async def work() -> int:
         async with opened(database_url) as admin:
+            if handler is not None and not await admin.knows_handler(handler):
+                raise no_handler(handler)
             return await admin.unpark(handler=handler, key=key, ids=ids or None)
 
     went_on = run(work())

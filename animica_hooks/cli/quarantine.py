@@ -140,13 +140,19 @@ def release(
 @json_option
 def discard(ids: tuple[int, ...], yes: bool, database_url: str | None, as_json: bool) -> None:
     """Delete deliveries from the quarantine. This can not be undone."""
-    what = f"{len(ids)} deliveries" if len(ids) > 1 else f"delivery {ids[0]}"
-    confirm(f"Delete {what} from the quarantine for good?", yes=yes)
+
+    async def look() -> set[int]:
+        async with opened(database_url) as admin:
+            return {held.id async for held in admin.quarantined(ids=ids)}
 
     async def work() -> dict[int, bool]:
         async with opened(database_url) as admin:
             return {id: await admin.discard(id) for id in ids}
 
+    if not yes and (missing := sorted({*ids} - run(look()))):
+        raise _not_there(missing[0])
+    what = f"{len(ids)} deliveries" if len(ids) > 1 else f"delivery {ids[0]}"
+    confirm(f"Delete {what} from the quarantine for good?", yes=yes)
     discarded = run(work())
     for id, done in discarded.items():
         if as_json:

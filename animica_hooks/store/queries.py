@@ -319,6 +319,13 @@ async def _count_by_handler(
     return {row.handler_id: row.jobs for row in rows}
 
 
+async def knows_handler(store: Store, name: str) -> bool:
+    """Tell whether there is a handler of that name that nobody has removed."""
+    known = select(handlers.c.id).where(handlers.c.name == name, handlers.c.seen_at != FORGOTTEN)
+    async with store.read() as connection:
+        return await connection.scalar(known) is not None
+
+
 async def remove_handler(store: Store, name: str) -> int | None:
     """Cancel a handler's jobs that nobody runs, and forget it.
 

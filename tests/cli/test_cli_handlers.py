@@ -75,6 +75,8 @@ def test_jobs_are_unparked(command: Command, stocked: Path) -> None:
     assert "ada" in command("jobs", "show", "3").stdout
 
     assert "unparked 0 jobs\n" == command("jobs", "unpark", "--key", "bob").stdout
+    typo = command("jobs", "unpark", "--handler", "fial")
+    assert (1, True) == (typo.exit_code, "knows no handler fial" in typo.stderr)
     assert [{"unparked": 1}] == lines(
         command("jobs", "unpark", "--handler", "fail", "--key", "ada", "3", "--json")
     )

@@ -206,14 +206,25 @@ def test_dead_letters_tell_how_many_are_parked_behind_them(command: Command, sto
         "jobs retry 99",
         "quarantine show 99",
         "quarantine release 99",
+        "quarantine discard 99",
+        "quarantine discard 1 99",
         "quarantine discard 99 --yes",
+        "events erase evt_none",
+        "events erase evt_1 --endpoint elsewhere",
+        "events erase evt_none --yes",
     ],
 )
 def test_what_is_not_there_exits_with_1(command: Command, arguments: str) -> None:
-    """One line says what there is none of."""
+    """One line says what there is none of, before anything is asked or done."""
     result = command(*arguments.split())
     assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
     assert result.stderr.startswith("error: there is no ")
+
+
+def test_removing_a_handler_that_is_not_there_asks_nothing(command: Command) -> None:
+    """A name that was mistyped is told before the question."""
+    result = command("handlers", "remove", "boook")
+    assert (1, True) == (result.exit_code, "knows no handler boook" in result.stderr)
 
 
 def test_stats_count_what_waits_and_what_is_dead(command: Command) -> None:

@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from animica_hooks.config import find_database_url
-from animica_hooks.errors import ConfigurationError
+from animica_hooks.errors import AnimicaHooksError, ConfigurationError
 from animica_hooks.hooks import Hooks
+
+# Frames of ours, and of what imports a module.
+_BEFORE_THE_APP = (
+    str(Path(__file__).parent) + os.sep,
+    str(Path(importlib.__file__).parent) + os.sep,
+    "<frozen importlib",
+)
 
 
 def load_app(target: str) -> Any:
     """Import an ASGI app.
 
     Raises:
-        ConfigurationError: there is no such module or attribute, or it is no app.
+        ConfigurationError: there is no such module or attribute, it is no app, or importing it
+            fails, of which the traceback is printed.
     """
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
@@ -33,12 +43,14 @@ def load_app(target: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # one that the app imports
+            raise _not_importable(module_name, error) from None  # one that the app imports
         raise ConfigurationError(
             f"there is no module {error.name!r} in {here} or among what is installed."
         ) from None
-    except (TypeError, ValueError):
-        raise ConfigurationError(f"{module_name!r} is not the name of a module.") from None
+    except AnimicaHooksError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever the app raises
+        raise _not_importable(module_name, error) from None
     try:
         app = functools.reduce(getattr, attribute.split("."), module)
     except AttributeError:
@@ -46,6 +58,17 @@ def load_app(target: str) -> Any:
     if not callable(app):
         raise ConfigurationError(f"{target} is no ASGI app, but a {type(app).__name__}.")
     return app
+
+
+def _not_importable(module_name: str, error: Exception) -> ConfigurationError:
+    """Print a traceback from the app's first line on; return what is left to say."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_BEFORE_THE_APP):
+        frames = frames.tb_next
+    if frames is None and isinstance(error, TypeError | ValueError):
+        return ConfigurationError(f"{module_name!r} is not the name of a module.")
+    traceback.print_exception(type(error), error, frames)
+    return ConfigurationError(f"{module_name} can not be imported: see above.")
 
 
 def hooks_in(app: Any) -> list[Hooks]:

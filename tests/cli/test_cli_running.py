@@ -168,6 +168,30 @@ def test_an_app_that_is_misconfigured_is_one_line(command: Command, here: Path) 
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("from helper import x\n", ["broken.py", "helper.py", "NameError", "undefined"]),
+        ("int('many')\n", ["broken.py", "ValueError"]),
+        ("import not_there\n", ["broken.py", "ModuleNotFoundError", "not_there"]),
+        ("def hooks(:\n", ["broken.py", "SyntaxError"]),
+    ],
+)
+def test_an_app_that_can_not_be_imported_shows_its_own_lines(
+    here: Path, source: str, says: list[str]
+) -> None:
+    """The traceback begins in the app: nothing of ours, nor of the import, is in it."""
+    (here / "helper.py").write_text("x = undefined\n")
+    (here / "broken.py").write_text(source)
+    with Process("worker", "broken:hooks", cwd=here) as process:
+        assert 2 == process.popen.wait(30)
+        said = process.said()
+    assert [] == [word for word in says if word not in said]
+    files = re.findall(r'File "(.*?)"', said)
+    assert {here} == {Path(file).parent for file in files}, said
+    assert said.endswith("error: broken can not be imported: see above.\n")
+
+
 def test_an_app_that_says_why_it_does_not_start_is_one_line(here: Path) -> None:
     """What an app's lifespan reports as failed is told, and the exit code is 2."""
     (here / "unready.py").write_text(

@@ -19,7 +19,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
-from animica_hooks.core.outcome import COMPLETED, Failed, Outcome, Released, Transition, decide
+from animica_hooks.core.outcome import (
+    COMPLETED,
+    SECOND,
+    Failed,
+    Outcome,
+    Released,
+    Transition,
+    decide,
+)
 from animica_hooks.dispatch.coroutines import InOwnContext
 from animica_hooks.dispatch.queue import FairQueue
 from animica_hooks.dispatch.runner import (
@@ -401,7 +409,7 @@ class Slots:
     def _describe(
         self, attempt: Attempt, transition: Transition, error: BaseException | None
     ) -> EndedAttempt:
-        job = attempt.job
+        job, due_at = attempt.job, transition.due_at
         return EndedAttempt(
             attempt.prepared.name,
             job.event.id,
@@ -411,4 +419,5 @@ class Slots:
             self._loop.time() - attempt.began,
             None if error is None else place_of(error, attempt.prepared.handler.function),
             transition.reason,
+            None if due_at is None else max(0.0, (due_at - self._now()) / SECOND),
         )

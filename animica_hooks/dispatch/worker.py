@@ -17,6 +17,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from animica_hooks.core.fair import Claimant
+from animica_hooks.core.job import Verb
 from animica_hooks.core.outcome import SECOND, Failed, Outcome, Released, Transition, decide
 from animica_hooks.dispatch.heartbeat import Heartbeat
 from animica_hooks.dispatch.runner import Prepared, Runner, failure_of
@@ -32,6 +33,7 @@ POLL_S = 1.0
 _PAUSE_S = 0.01  # between two looks at the database
 _LAST_LOOK_S = 0.5  # at a shutdown
 _LOOK_S = 5.0  # in which it answers, or has gone
+_NAMED = 5  # jobs on a line of the log
 _ALONE_S = 1.0  # how long orphans may keep the others waiting at first
 
 
@@ -235,10 +237,13 @@ class Worker:
         known, self._reclaimed = self._reclaimed, {(lease.id, lease.fence) for lease in expired}
         if any((lease.id, lease.fence) in held for lease in expired):
             self._heartbeat.wake()  # this process was only late
+        lost: list[int] = []
         for lease in expired:
             prepared = self._handlers.get(lease.handler_id)
             if prepared is None or (lease.id, lease.fence) in held | known:
                 continue
+            if not lease.orphaned:
+                lost.append(lease.id)
             outcome: Outcome = Released(orphaned=True)
             if lease.orphaned:
                 outcome = Failed("crashed", orphaned=True)
@@ -251,6 +256,8 @@ class Worker:
                 rand=self._rand(),
             )
             self._charge(lease, prepared, transition)
+        if lost:
+            _warn_of_lost(lost)
 
     def _charge(self, lease: ExpiredLease, prepared: Prepared, transition: Transition) -> None:
         crash = HandlerCrashed("the process died while only this job was running in it.")
@@ -268,9 +275,18 @@ class Worker:
                 unless_after=self._store.now(),
             )
         )
-        logger.warning(
-            "job %d (%s) lost its process: %s",
-            lease.id,
-            prepared.name,
-            f"{transition.verb}, it ran alone" if lease.orphaned else "it will run alone",
-        )
+        if lease.orphaned:
+            logger.warning(
+                "job %d (%s) lost its process, in which it ran alone; the job %s",
+                lease.id,
+                prepared.name,
+                "is dead" if transition.verb is Verb.BURY else "is tried again",
+            )
+
+
+def _warn_of_lost(ids: Sequence[int]) -> None:
+    if len(ids) == 1:
+        logger.warning("job %d lost its process: it will run alone", ids[0])
+        return
+    first = ", ".join(map(str, ids[:_NAMED])) + (", ..." if len(ids) > _NAMED else "")
+    logger.warning("%d jobs lost their process: each will run alone (%s)", len(ids), first)

@@ -69,6 +69,7 @@ class EndedAttempt(NamedTuple):
         verb: what became of the job: ``complete``, ``retry``, ``bury``, ``cancel``, ``release``.
         seconds: how long the handler ran.
         error: class and place of what it raised, without the message; None where it did not.
+        retry_in: seconds until the next attempt, where one is planned.
     """
 
     handler: str
@@ -79,6 +80,7 @@ class EndedAttempt(NamedTuple):
     seconds: float
     error: str | None = None
     reason: str | None = None
+    retry_in: float | None = None
 
 
 class Attempted(NamedTuple):

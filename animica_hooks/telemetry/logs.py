@@ -110,13 +110,23 @@ def _ended(seen: EndedAttempt) -> None:
         seen.handler,
         printable(seen.event_id),
         seen.seconds,
-        _NOW[seen.verb],
+        _NOW[seen.verb] + _when(seen),
     )
     if seen.error is None and seen.verb in ("complete", "retry", "release"):
         logger.debug(what, *values)
         return
     log = logger.error if seen.verb == "bury" else logger.warning
     log(what + ": %s", *values, printable(_cause(seen)))
+
+
+def _when(seen: EndedAttempt) -> str:
+    """Say when the next attempt is, in a unit that is easily read."""
+    if seen.verb != "retry" or seen.retry_in is None:
+        return ""
+    for unit, seconds in (("h", 3600), ("min", 60)):
+        if seen.retry_in >= seconds:
+            return f" in {seen.retry_in / seconds:.1f} {unit}"
+    return f" in {seen.retry_in:.1f} s"
 
 
 def _cause(seen: EndedAttempt) -> str:

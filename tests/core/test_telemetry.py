@@ -88,6 +88,15 @@ def test_an_attempt_is_logged(
     assert (level, expected) == told(caplog, observation)
 
 
+def test_when_an_attempt_is_tried_again_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """In seconds, minutes or hours."""
+    for seconds, expected in {0.04: "0.0 s", 12.34: "12.3 s", 90: "1.5 min", 7200: "2.0 h"}.items():
+        seen = ended("retry", "E at a.py:7")._replace(retry_in=seconds)
+        caplog.clear()
+        _, line = told(caplog, Attempted([seen]))
+        assert line.endswith(f"; the job is tried again in {expected}: E at a.py:7")
+
+
 @pytest.mark.parametrize(
     ("observation", "words"),
     [

@@ -246,6 +246,25 @@ async def test_a_lease_that_ran_out_is_given_back_once(
     assert 0 == bench.counters.counts["fenced"]
 
 
+async def test_a_dead_process_makes_one_line(
+    start_bench: MakeBench, router: Router, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many jobs it has left, with their number and the first of them."""
+
+    @router.on("*", name="one")
+    async def one(event: Event) -> None: ...
+
+    bench = await start_bench(router, clock=clock)
+    with caplog.at_level(logging.WARNING, "animica_hooks"):
+        await leave_behind(bench, *numbered(12))
+        clock.advance(31)
+        await bench.settled()
+
+    ids = [job.id for job in await bench.jobs()]
+    first = ", ".join(str(id) for id in ids[:5])
+    assert [f"12 jobs lost their process: each will run alone ({first}, ...)"] == caplog.messages
+
+
 async def test_processes_share_the_work(start_bench: MakeBench, router: Router) -> None:
     """Several processes at one database handle each job once, and each of them some."""
     ran: Counter[str] = Counter()

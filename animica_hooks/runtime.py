@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shlex
 import socket
 from collections.abc import Sequence
 
@@ -26,7 +27,7 @@ from animica_hooks.telemetry.logs import Logs
 from animica_hooks.threads import DaemonThreads
 
 REFRESH_S = 1.0  # between two looks at the handlers that the database knows
-RENEW_S = 60.0  # between two notes there that this process has its handlers
+RENEW_S = 20.0  # between two notes there that this process has its handlers
 
 
 def owner_name() -> str:
@@ -71,6 +72,7 @@ class Runtime:
         self._draining = False
         self._ids: dict[str, int] = {}
         self._recorded: list[Recorded] = []
+        self._warned_of: set[str] = set()
         self._refreshing: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
         self.store = open_store(settings)
@@ -107,9 +109,8 @@ class Runtime:
                 now = self.store.now()
                 self._ids = await inbox.register_handlers(connection, self._handlers, now)
                 self._recorded = await inbox.recorded_handlers(connection, now)
-                abandoned = await inbox.abandoned_handlers(connection, now)
             self.routes = RoutingTable(self._handlers, self._recorded)
-            _warn_of(abandoned)
+            await self._warn_of_gone()
         self.admin = Admin(self.store, [handler.name for handler in self._handlers])
         if self._dispatches:
             self.worker = Worker(
@@ -170,11 +171,29 @@ class Runtime:
                     async with self.store.write("registration") as connection:
                         ids = list(self._ids.values())
                         await inbox.renew_handlers(connection, ids, self.store.now())
+                    await self._warn_of_gone()
                     renew_at = self.loop.time() + RENEW_S
             except StoreError as error:
                 logger.warning("the handlers could not be looked up: %s", error)
             except Exception:  # noqa: BLE001 - a bug, but pauses have to be seen
                 logger.exception("the handlers could not be looked up")
+
+    async def _warn_of_gone(self) -> None:
+        """Warn, once of each, of handlers of other processes that no process has any more."""
+        async with self.store.read() as connection:
+            besides = (*self._ids, *self._warned_of)
+            gone = await inbox.gone_handlers(connection, self.store.now(), besides)
+        for name, waiting in gone:
+            self._warned_of.add(name)
+            logger.warning(
+                "no process that runs has the handler %s, and its jobs wait (%d so far): if it "
+                "was renamed, write aliases=[%r] where it is now; if it was deleted, run "
+                "'animica-hooks handlers remove %s'; else start a process that has it.",
+                name,
+                waiting,
+                name,
+                shlex.quote(name),
+            )
 
     def prepared(self) -> dict[str, Prepared]:
         """Return the handlers, ready to be called, by name."""
@@ -223,13 +242,3 @@ class Runtime:
         if self.committer.failing:
             reasons.append("database")
         return reasons
-
-
-def _warn_of(abandoned: Sequence[str]) -> None:
-    for name in abandoned:
-        logger.warning(
-            "jobs of the handler %s wait, and no process has had it for an hour: start one that "
-            "has it, name it in aliases= of the handler that takes its place, or give its jobs up "
-            "with 'animica-hooks handlers remove'.",
-            name,
-        )

@@ -36,7 +36,7 @@ from animica_hooks.store.tables import UNSORTED, events, handlers, in_state, job
 T = TypeVar("T")
 
 SEEN_WITHIN = 24 * 3600 * SECOND  # of a handler that no process has had for longer no job is made
-ABANDONED_AFTER = 3600 * SECOND  # of a handler that no process has had for so long a start warns
+GONE_AFTER = 60 * SECOND  # a process that has a handler notes that several times meanwhile
 WAITING = (State.AVAILABLE, State.PARKED)
 FORGOTTEN = 0  # as ``seen_at``: a person has removed the handler
 KEPT_FAILURES = 20  # of each job, the newest
@@ -287,15 +287,34 @@ async def renew_handlers(connection: AsyncConnection, ids: Sequence[int], now: i
         )
 
 
-async def abandoned_handlers(connection: AsyncConnection, now: int) -> list[str]:
-    """List handlers whose jobs wait, and that no process has had for an hour."""
-    waiting = exists().where(in_state(State.AVAILABLE), jobs.c.handler_id == handlers.c.id)
-    names = await connection.scalars(
-        select(handlers.c.name)
-        .where(handlers.c.seen_at < now - ABANDONED_AFTER, handlers.c.seen_at != FORGOTTEN, waiting)
+async def gone_handlers(
+    connection: AsyncConnection, now: int, besides: Collection[str] = ()
+) -> list[tuple[str, int]]:
+    """List handlers that no process has just now, each with how many of its jobs wait.
+
+    Those of which none waits, and none is made any more, are left out.
+
+    Args:
+        besides: names that are not asked about.
+    """
+    waiting = (
+        select(func.count())
+        .where(in_state(State.AVAILABLE), jobs.c.handler_id == handlers.c.id)
+        .with_hint(jobs, "FORCE INDEX (ix_hooks_jobs_available)", "mysql")
+        .scalar_subquery()
+    )
+    rows = await connection.execute(
+        select(handlers.c.name, handlers.c.seen_at, waiting.label("waiting"))
+        .where(
+            handlers.c.seen_at < now - GONE_AFTER,
+            handlers.c.seen_at != FORGOTTEN,
+            handlers.c.name.not_in(besides),
+        )
         .order_by(handlers.c.name)
     )
-    return list(names)
+    return [
+        (row.name, row.waiting) for row in rows if row.waiting or row.seen_at > now - SEEN_WITHIN
+    ]
 
 
 async def recorded_handlers(

@@ -76,7 +76,7 @@ class HandlerView:
     """A handler that some process has or had.
 
     Attributes:
-        seen_at: when a process last had it, to about a minute.
+        seen_at: when a process last had it, to about half a minute.
         paused_at: since when it is paused; None where it is not.
         waiting, leased, parked: its jobs in these states.
     """

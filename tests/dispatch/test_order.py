@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,6 @@ from dispatchkit import (
 
 from animica_hooks import Event, Hooks, RetryPolicy, Router
 from animica_hooks import runtime as runtime_module
-from animica_hooks.store.inbox import ABANDONED_AFTER
 
 HERE = Path(__file__).resolve().parent
 PATIENCE_S = 90.0
@@ -262,24 +264,84 @@ async def test_a_receiver_notes_that_it_lives(
         await until(renewed)
 
 
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database whose processes look, and note that they live, many times a second."""
+    monkeypatch.setattr(runtime_module, "REFRESH_S", 0.02)
+    monkeypatch.setattr(runtime_module, "RENEW_S", 0.02)
+    return f"sqlite:///{tmp_path / 'hooks.db'}"
+
+
+def _app(url: str, name: str, **options: Any) -> Hooks:
+    """An app with one handler, which takes every event."""
+    hooks = make_hooks(url, **options)
+    hooks.on("*", name=name)(lambda event: None)
+    return hooks
+
+
+def _age(url: str, name: str) -> None:
+    """Make a handler one that no process has had for a minute."""
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
+        connection.execute(
+            "UPDATE hooks_handlers SET seen_at = seen_at - 61000000 WHERE name = ?", [name]
+        )
+
+
 async def test_a_start_warns_of_jobs_that_nobody_has_code_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They wait, are shown, and never die; whose handler is long gone is named."""
-    gone = make_hooks(f"sqlite:///{tmp_path / 'hooks.db'}", dispatch=False)
-    gone.on("*", name="gone")(lambda event: None)
+    """They wait, are shown, and never die; their handler is named, their number, and what to do."""
+    gone = _app(url, "it's gone", dispatch=False)
     async with gone.lifespan():
-        await deliver(gone, "evt_1")
-    monkeypatch.setattr("animica_hooks.store.inbox.ABANDONED_AFTER", -ABANDONED_AFTER)
-    left = make_hooks(f"sqlite:///{tmp_path / 'hooks.db'}")
+        await deliver(gone, "evt_1", "evt_2")
+    _age(url, "it's gone")
+    left = _app(url, "left")
     async with left.lifespan():
+        [warning] = caplog.messages  # with the start
+        await deliver(left, "evt_3")
         await asyncio.sleep(0.2)
-        [job] = await all_jobs(left)
-        assert ("available", 0) == (job.state, job.attempts)
-        [view] = await left.recorded_handlers()
-        assert 1 == view.waiting
-    assert "jobs of the handler gone wait" in caplog.text
-    assert await left.remove_handler("gone") == 1
+        ended = [(job.handler, job.state, job.attempts) for job in await all_jobs(left)]
+        assert [("it's gone", "available", 0)] * 3 == [job for job in ended if job[0] != "left"]
+        [view, _] = await left.recorded_handlers()
+        assert 3 == view.waiting
+    assert "the handler it's gone, and its jobs wait (2 so far)" in warning
+    assert 'aliases=["it\'s gone"]' in warning
+    assert "handlers remove 'it'\"'\"'s gone'" in warning
+    assert [warning] == caplog.messages  # once
+    assert await left.remove_handler("it's gone") == 3
+
+
+async def test_a_handler_that_goes_after_the_start_is_warned_of(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A restart is quicker than its predecessor is found to be gone: that is told later."""
+    async with _app(url, "old").lifespan():
+        pass
+    async with _app(url, "new").lifespan():
+        await asyncio.sleep(0.1)
+        assert [] == caplog.messages
+        _age(url, "old")
+        await until(lambda: bool(caplog.messages))
+    assert "no process that runs has the handler old," in caplog.text
+
+
+async def test_a_handler_of_another_process_that_lives_is_no_alarm(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither in a rolling deploy nor where several apps share a database."""
+    other = _app(url, "other", dispatch=False)
+    async with other.lifespan():
+        _age(url, "other")
+
+        async def renewed() -> bool:
+            [view] = await other.recorded_handlers()
+            return (datetime.now(UTC) - view.seen_at).total_seconds() < 60
+
+        await until(renewed)
+        async with _app(url, "mine").lifespan():
+            await deliver(other, "evt_1")
+            await asyncio.sleep(0.1)
+    assert [] == caplog.messages
 
 
 # Rolling deploys

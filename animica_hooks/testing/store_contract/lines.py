@@ -315,13 +315,20 @@ async def test_own_handlers_get_jobs_whatever_the_clock_says(store: Store) -> No
         assert ["theirs"] == [record.name for record in found]
 
 
-async def test_abandoned_handlers_are_found(store: Store) -> None:
-    """Those whose jobs wait, and that no process has had for an hour."""
-    await register(store, handler("gone"), handler("idle"))
-    await put(store, line(), "evt_1")
-    async with store.read() as connection:
-        assert [] == await inbox.abandoned_handlers(connection, NOON + 3600 * SECOND)
-        assert ["gone"] == await inbox.abandoned_handlers(connection, NOON + 3601 * SECOND)
+async def test_handlers_that_are_gone_are_found(store: Store) -> None:
+    """No process has noted for a minute that it has them; after a day only if jobs wait."""
+    await register(store, handler("gone"), handler("idle"), handler("removed"), handler("alive"))
+    await put(store, line(), "evt_1", "evt_2")
+    assert 0 == await Admin(store).remove_handler("removed")
+    minute, day = NOON + 60 * SECOND, NOON + 24 * 3600 * SECOND
+    async with store.write("test") as connection:
+        await inbox.renew_handlers(connection, [4], minute)
+        assert [] == await inbox.gone_handlers(connection, minute)
+        found = await inbox.gone_handlers(connection, minute + 1)
+        assert [("gone", 2), ("idle", 0)] == found
+        assert [("gone", 2)] == await inbox.gone_handlers(connection, minute + 1, {"idle"})
+        await inbox.renew_handlers(connection, [4], day)
+        assert [("gone", 2)] == await inbox.gone_handlers(connection, day)
 
 
 async def test_a_pause_counts_from_its_beginning(store: Store, clock: Clock) -> None:

@@ -52,6 +52,7 @@ from animica_hooks.store.server import (
     Arrivals,
     EventKey,
     ServerStore,
+    address_of,
     claimed_jobs,
     handlers_to_hold,
     leased_job,
@@ -68,8 +69,14 @@ _PREPARED = 128  # statements that a connection keeps: all that there are, of th
 _OPTIONS = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "unix_socket"})
 _DUPLICATE = 1062
 _TRY_AGAIN = frozenset({1020, 1205, 1213})  # record changed, lock wait timeout, deadlock
-# Access denied to the database, to the user (by password, by socket), and unknown database.
-_WRONG = frozenset({1044, 1045, 1049, 1698})
+_REFUSED = "refuses the user or the password of database_url: change them."
+# What is wrong, by the number with which a start fails.
+_WRONG = {
+    1044: "does not let the user of database_url in: GRANT it all rights on the database.",
+    1045: _REFUSED,
+    1049: "does not exist: create the database, or name another in database_url.",
+    1698: _REFUSED,
+}
 
 
 class MariadbStore(ServerStore["asyncmy.Connection"]):
@@ -79,7 +86,9 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
 
     def __init__(self, url: URL, *, owner: str, lease_s: float, handlers: int) -> None:
         name = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
-        super().__init__(str(name), owner=owner, lease_s=lease_s, handlers=handlers)
+        by_socket = url.query.get("unix_socket")
+        address = str(by_socket) if by_socket else address_of(url.host, url.port or 3306)
+        super().__init__(str(name), address, owner=owner, lease_s=lease_s, handlers=handlers)
         if unknown := sorted(url.query.keys() - _OPTIONS):
             raise ConfigurationError(
                 f"database_url has the option {unknown[0]}, which is not supported: "
@@ -95,15 +104,7 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
     async def _connect(self) -> asyncmy.Connection:
         dialect = MySQLDialect_asyncmy(dbapi=MySQLDialect_asyncmy.import_dbapi())
         _, options = dialect.create_connect_args(self._url)
-        try:
-            inbox = await self._dial(**options, autocommit=True, stmt_cache_size=_PREPARED)
-        except errors.MySQLError as error:
-            if _code(error) not in _WRONG:
-                raise
-            raise ConfigurationError(
-                f"{self.name} refuses the user, the password or the database that database_url "
-                f"names ({self._describe(error)}): change the URL, or create what is missing."
-            ) from None
+        inbox = await self._dial(**options, autocommit=True, stmt_cache_size=_PREPARED)
         try:
             for statement in (sql.ISOLATION, sql.MODE, sql.LOCK_WAIT):
                 await _change(inbox, statement)
@@ -199,6 +200,9 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
 
     def _may_try_again(self, error: BaseException) -> bool:
         return _code(error) in _TRY_AGAIN
+
+    def _advice(self, error: BaseException) -> str | None:
+        return _WRONG.get(_code(error) or 0) or super()._advice(error)
 
     def _describe(self, error: BaseException) -> str:
         code = _code(error)

@@ -10,7 +10,6 @@ Rule 3: behind a pooler that hands out a server connection per transaction (pgbo
 from __future__ import annotations
 
 import asyncio
-import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -46,6 +45,7 @@ from animica_hooks.store.server import (
     Arrivals,
     EventKey,
     ServerStore,
+    address_of,
     claimed_jobs,
     handlers_to_hold,
     leased_job,
@@ -77,6 +77,13 @@ _WRONG = {
 }
 
 
+def _address(url: URL) -> str:
+    host, port = url.host or url.query.get("host"), url.port or url.query.get("port", "5432")
+    if isinstance(host, str) and host.startswith("/"):
+        return f"{host}/.s.PGSQL.{port}"
+    return address_of(host if isinstance(host, str) else None, port)
+
+
 class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
     """See the module."""
 
@@ -94,8 +101,8 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
     )
 
     def __init__(self, url: URL, *, owner: str, lease_s: float, handlers: int) -> None:
-        name = url.set(drivername="postgresql", username=None, password=None, query={})
-        super().__init__(str(name), owner=owner, lease_s=lease_s, handlers=handlers)
+        name = URL.create("postgresql", host=url.host, port=url.port, database=url.database)
+        super().__init__(str(name), _address(url), owner=owner, lease_s=lease_s, handlers=handlers)
         self._url = url.set(drivername="postgresql")
         self._pooled: bool | None = None  # behind a pooler; None while that is not known
 
@@ -127,12 +134,10 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         return await super()._connected()
 
     def _advice(self, error: BaseException) -> str | None:
-        if isinstance(error, socket.gaierror):
-            return "is at a host that is not known: change the host in database_url."
         if isinstance(error, asyncpg.ClientConfigurationError):
             return "can not be reached as database_url says: one of its options is wrong."
         state = str(getattr(error, "sqlstate", None))
-        return _WRONG.get(state) or _WRONG.get(state[:2])
+        return _WRONG.get(state) or _WRONG.get(state[:2]) or super()._advice(error)
 
     async def _disconnect(self, inbox: asyncpg.Connection[Any]) -> None:
         inbox.terminate()

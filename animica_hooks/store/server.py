@@ -10,6 +10,8 @@ Rule 3: a connection that has failed, or that did not answer in time, is thrown 
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import time
 from abc import abstractmethod
 from collections.abc import (
@@ -77,7 +79,8 @@ class ServerStore(Store, Generic[C]):
     """A database server. One instance belongs to one event loop of one process.
 
     Args:
-        name: the database, as messages may name it: without a password.
+        name: the database, as messages may name it: without user and password.
+        address: where the server listens: host and port, or the path of a socket.
         handlers: sessions of handlers that may be open at once.
     """
 
@@ -85,9 +88,12 @@ class ServerStore(Store, Generic[C]):
     failures: tuple[type[Exception], ...]  # what the driver raises
     ending = MARK  # what a handler's transaction ends with
 
-    def __init__(self, name: str, *, owner: str, lease_s: float, handlers: int) -> None:
+    def __init__(
+        self, name: str, address: str, *, owner: str, lease_s: float, handlers: int
+    ) -> None:
         super().__init__(owner=owner, lease_s=lease_s)
         self.name = name
+        self._address = address
         self._handlers = handlers
         self._offset = time.time_ns() // 1000 - _monotonic()
         self._inbox: C | None = None
@@ -228,8 +234,21 @@ class ServerStore(Store, Generic[C]):
                 raise StoreRefused(
                     f"the database {self.name} does not take a row: {self._describe(driver)}."
                 ) from error
-            why = self._advice(driver) or f"can not be used just now: {self._describe(driver)}."
+            why = self._advice(driver) or self._outage(driver)
             raise StoreUnavailable(f"the database {self.name} {why}") from error
+
+    def _outage(self, error: BaseException) -> str:
+        if _is_refused(_of_network(error), by_socket=self._address.startswith("/")):
+            return (
+                f"can not be reached: nothing listens at {self._address}. Start the server, or "
+                "change where database_url looks for it."
+            )
+        if isinstance(error, TimeoutError):
+            return (
+                f"does not answer in time: see that the server at {self._address} runs, is not "
+                "overloaded, and can be reached from here."
+            )
+        return f"can not be used just now: {self._describe(error)}."
 
     def _describe(self, error: BaseException) -> str:
         return type(error).__name__
@@ -271,11 +290,13 @@ class ServerStore(Store, Generic[C]):
     async def _disconnect(self, inbox: C) -> None:
         """Close a connection that may not answer any more."""
 
-    def _advice(self, error: BaseException) -> str | None:  # noqa: ARG002
+    def _advice(self, error: BaseException) -> str | None:
         """Say what is wrong with the set-up, and what to change, where that is why ``open`` fails.
 
         The text follows the database's name.
         """
+        if isinstance(_of_network(error), socket.gaierror):
+            return "is at a host that is not known: change the host in database_url."
         return None
 
     @abstractmethod
@@ -438,6 +459,27 @@ class Arrivals:
 
 def _of_driver(error: BaseException) -> BaseException:
     return (error.orig or error) if isinstance(error, DBAPIError) else error
+
+
+def _of_network(error: BaseException) -> BaseException:
+    """Return what the network said, where a driver wraps it."""
+    return error.__cause__ if isinstance(error.__cause__, OSError) else error
+
+
+def _is_refused(error: BaseException, *, by_socket: bool) -> bool:
+    """Tell whether nothing listens; a name that has several addresses brings one error of all."""
+    if not isinstance(error, OSError):
+        return False
+    refused = isinstance(error, ConnectionRefusedError) or (
+        error.errno is None and f"[Errno {errno.ECONNREFUSED}]" in str(error)
+    )
+    return refused or (by_socket and isinstance(error, FileNotFoundError))
+
+
+def address_of(host: str | None, port: object) -> str:
+    """Return host and port as one writes them."""
+    host = host or "localhost"
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _key(new: NewEvent) -> EventKey:

@@ -5,6 +5,7 @@ import logging
 import random
 import shutil
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,7 @@ from animica_hooks.store.base import Store
 from animica_hooks.store.connect import make_store
 from animica_hooks.store.mariadb import MariadbStore
 from animica_hooks.store.records import Batch
+from animica_hooks.store.server import address_of
 from animica_hooks.store.tables import events, jobs, metadata
 
 on_mariadb = pytest.mark.parametrize("database_kind", [MARIADB], indirect=True)
@@ -434,16 +436,22 @@ def test_a_migration_that_is_killed_is_taken_up_again(
 
 @on_mariadb
 @pytest.mark.parametrize(
-    "change", [{"password": "secret"}, {"username": "nobody"}, {"database": "missing"}]
+    ("change", "says"),
+    [
+        ({"password": "secret"}, "refuses the user or the password of database_url: change"),
+        ({"username": "nobody"}, "refuses the user or the password of database_url: change"),
+        ({"database": "missing"}, "missing does not exist: create the database, or name"),
+        ({"host": "nowhere.invalid"}, "nowhere.invalid.* is at a host that is not known"),
+    ],
 )
 async def test_a_wrong_user_password_or_database_is_named(
-    database_url: str, change: dict[str, str]
+    database_url: str, change: dict[str, str], says: str
 ) -> None:
     """What the server refuses about the URL is an error of configuration, without the password."""
     url = make_url(database_url).set(**change).render_as_string(hide_password=False)
     store = make_store(url, owner="one", lease_s=30, handlers=1)
 
-    with pytest.raises(ConfigurationError, match="change the URL, or create") as raised:
+    with pytest.raises(ConfigurationError, match=says) as raised:
         await store.open(migrate=True)
 
     assert "secret" not in str(raised.value)
@@ -451,12 +459,29 @@ async def test_a_wrong_user_password_or_database_is_named(
 
 async def test_a_server_that_is_not_there_is_an_outage() -> None:
     """Where nobody listens the store is unavailable: that may pass."""
-    store = make_store("mariadb://u:secret@127.0.0.1:1/x", owner="one", lease_s=30, handlers=1)
+    for url, where in {
+        "mariadb://u:secret@127.0.0.1:1/x": "127.0.0.1:1",
+        "mariadb://u:secret@localhost:1/x": "localhost:1",
+        "mariadb://u:secret@/x?unix_socket=/nowhere/s": "/nowhere/s",
+    }.items():
+        store = make_store(url, owner="one", lease_s=30, handlers=1)
+        with pytest.raises(StoreUnavailable, match=f"nothing listens at {where}. Start") as raised:
+            await store.open(migrate=True)
+        assert "secret" not in str(raised.value)
 
-    with pytest.raises(StoreUnavailable, match="OperationalError 2003") as raised:
+
+async def test_none_of_several_addresses_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where localhost is both of IPv4 and of IPv6."""
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 1))
+        for host in ("127.0.0.1", "127.0.0.2")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    store = make_store("mariadb://u:secret@twofold:1/x", owner="one", lease_s=30, handlers=1)
+
+    with pytest.raises(StoreUnavailable, match="nothing listens at twofold:1"):
         await store.open(migrate=True)
-
-    assert "secret" not in str(raised.value)
+    assert "[::1]:1" == address_of("::1", 1)
 
 
 @with_own_server

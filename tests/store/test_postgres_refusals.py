@@ -2,8 +2,10 @@
 
 import logging
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,8 +153,23 @@ async def test_a_user_who_may_not_make_tables(database: str) -> None:
 
 async def test_nobody_listens(database: str) -> None:
     """A server that is down is no wrong set-up, and may be up again soon."""
-    with pytest.raises(StoreUnavailable, match="can not be used just now: ConnectionRefused"):
-        await opened(make_url(database).set(port=1).render_as_string(hide_password=False))
+    url = make_url(database).set(username=PASSWORD, password=PASSWORD, port=1)
+    for host in ("127.0.0.1", "localhost"):
+        there = url.set(host=host).render_as_string(hide_password=False)
+        with pytest.raises(StoreUnavailable, match=f"nothing listens at {host}:1. Start") as raised:
+            await opened(there)
+        assert PASSWORD not in str(raised.value)
+    with pytest.raises(StoreUnavailable, match=r"listens at /nowhere/\.s\.PGSQL\.5432"):
+        await opened("postgresql://u@/x?host=/nowhere")
+
+
+async def test_who_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port where something listens that says nothing, as behind some firewalls."""
+    monkeypatch.setattr(postgres, "CONNECT_S", 0.2)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(StoreUnavailable, match=f"does not answer in time: .*127.0.0.1:{port}"):
+            await opened(f"postgresql://u@127.0.0.1:{port}/x")
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,14 @@ class Example:
 
 
 @contextmanager
-def running(name: str, receives_at: str, directory: Path) -> Iterator[Example]:
+def running(
+    name: str, receives_at: str, directory: Path, *, app_dir: Path = EXAMPLES
+) -> Iterator[Example]:
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
         process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", name, "--fd", str(listening.fileno()),
-             "--app-dir", str(EXAMPLES), "--lifespan", "on"],
+             "--app-dir", str(app_dir), "--lifespan", "on"],
             cwd=directory,
             env={
                 **{k: v for k, v in os.environ.items() if not k.startswith("ANIMICA_HOOKS_")},

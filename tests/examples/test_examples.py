@@ -1,12 +1,13 @@
 """Each example runs as its first lines say, over real HTTP, and does what it promises."""
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from examplekit import EXAMPLES, SECRET, Example, eventually
+from examplekit import EXAMPLES, SECRET, Example, eventually, running
 
 from animica_hooks.testing import make_event, sign
 
@@ -77,3 +78,32 @@ def test_fastapi(run: Run, tmp_path: Path, path: str) -> None:
     output = example.stop()
     assert "Traceback" not in output
     assert "without hooks.lifespan" not in output
+
+
+def test_readme(tmp_path: Path) -> None:
+    """The README's snippets, pasted one after the other, are an app that does what they say."""
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    ours, _, _ = readme.partition("## Calling the APIs back")
+    snippets = re.findall(r"```python\n(.*?)```", ours, re.DOTALL)
+    (tmp_path / "app.py").write_text("\n\n".join(snippets), encoding="utf-8")
+    noon, night = "2030-01-31T12:00:00Z", "2030-01-31T02:00:00Z"
+    database = tmp_path / "animica-hooks.db"
+    with running("app:app", "/webhooks/animica", tmp_path, app_dir=tmp_path) as example:
+        assert 204 == example.deliver("payment.succeeded", {"amount": 4200}, id="evt_1")
+        for country, created in (("NO", noon), ("SE", noon), ("NO", night)):
+            order = {"country": country, "number": f"{country} {created}"}
+            assert 204 == example.deliver("order.paid", order, created=created)
+        assert 204 == example.deliver("account.opened", {"account": "acct_7"})
+        assert 204 == example.deliver("mail.due")
+        expected = [
+            ("succeeded", None),
+            ("succeeded", None),
+            ("cancelled", "we do not ship there"),
+            ("available", None),
+            ("succeeded", None),
+            ("succeeded", None),
+        ]
+        eventually(lambda: _states(database), expected)
+        with closing(sqlite3.connect(database)) as connection:
+            assert [(f"NO {noon}",)] == connection.execute("SELECT * FROM shipments").fetchall()
+        assert "evt_1 4200\n" in example.stop()

@@ -123,10 +123,11 @@ def _when(seen: EndedAttempt) -> str:
     """Say when the next attempt is, in a unit that is easily read."""
     if seen.verb != "retry" or seen.retry_in is None:
         return ""
+    left = round(seen.retry_in, 1)
     for unit, seconds in (("h", 3600), ("min", 60)):
-        if seen.retry_in >= seconds:
-            return f" in {seen.retry_in / seconds:.1f} {unit}"
-    return f" in {seen.retry_in:.1f} s"
+        if left >= seconds:
+            return f" in {left / seconds:.1f} {unit}"
+    return f" in {left:.1f} s"
 
 
 def _cause(seen: EndedAttempt) -> str:

@@ -76,6 +76,9 @@ class Sender:
         await asyncio.gather(*self._tasks)
 
     async def _send_one(self, due: float, tally: Tally) -> None:
+        while self._idle and self._idle[-1][0].at_eof():  # idle for too long
+            self._idle.pop()[1].close()
+            self._open -= 1
         if not self._idle and self._open >= CONNECTIONS:
             tally.unsent += 1
             return
@@ -111,12 +114,13 @@ async def _run(times: float, seconds: int, *, unbounded: bool) -> None:
     rate = CAPACITY * times
     calm = CAPACITY / 10
     # Imported here, since the app that it names imports this module.
-    from benchmarks.contestants import Contestant
+    from benchmarks.contestants import SYNCED, Contestant, serve
 
     contestant = Contestant(
         name="slow",
         about="a slow store",
-        app="benchmarks.apps.slow:hooks",
+        acked=SYNCED,
+        server=serve("benchmarks.apps.slow:hooks"),
         ledger=None,
         environment={UNBOUNDED: "1"} if unbounded else {},
     )

@@ -6,20 +6,14 @@ keep up with, at a steady pace. Counted from the receipt, so that the commit is 
 
 import argparse
 import dataclasses
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import uvloop
 
-from benchmarks import databases, scratch
-from benchmarks.apps.common import DIRECTORY_VARIABLE
-from benchmarks.contestants import CONTESTANTS, Contestant
+from benchmarks import scratch
+from benchmarks.contestants import CONTESTANTS, Contestant, serve
 from benchmarks.deck import prepare
 from benchmarks.load import drive
 from benchmarks.overload import Sender, Tally
@@ -47,10 +41,14 @@ def main() -> None:
 
 
 def _row(contestant: Contestant, seconds: int) -> str:
-    apart = dataclasses.replace(contestant, app="benchmarks.apps.apart:receiver")
+    apart = dataclasses.replace(
+        contestant,
+        server=serve("benchmarks.apps.apart:receiver"),
+        beside=(("animica_hooks", "worker", "benchmarks.apps.apart:worker"),),
+    )
     with TemporaryDirectory(dir=scratch.folder()) as folder:
         server = Server(apart, Path(folder))
-        with server, _worker(server):
+        with server:
             most = _capacity(server)
             before = len(_lags(server))
             deck = prepare(server.directory / "deck", int(most / 2 * seconds) + 1)
@@ -66,22 +64,6 @@ def _row(contestant: Contestant, seconds: int) -> str:
         f"| {contestant.name} | {most:,.0f}/s | {most / 2:,.0f} | {len(lags):,} "
         f"| {p50:.1f} | {p99:.1f} |"
     )
-
-
-@contextmanager
-def _worker(server: Server) -> Iterator[None]:
-    """Run handlers beside the server."""
-    environment = {DIRECTORY_VARIABLE: str(server.directory)}
-    if kind := server.contestant.database:
-        environment[databases.URL_VARIABLE] = databases.url(kind, server.directory)
-    command = [sys.executable, "-m", "animica_hooks", "worker", "benchmarks.apps.apart:worker"]
-    with subprocess.Popen(
-        command, env=os.environ | environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
 
 
 def _capacity(server: Server) -> float:

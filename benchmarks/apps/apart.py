@@ -10,7 +10,7 @@ from benchmarks.start import LAGS
 
 url = os.environ.get(URL_VARIABLE, f"sqlite:///{directory() / 'x.db'}")
 receiver = Hooks(signing_secret=SIGNING_SECRET, database_url=url, auto_migrate=True, dispatch=False)
-worker = Hooks(signing_secret=SIGNING_SECRET, database_url=url)
+worker = Hooks(signing_secret=SIGNING_SECRET, database_url=url, auto_migrate=True)
 lags = (directory() / LAGS).open("a", buffering=1)
 
 

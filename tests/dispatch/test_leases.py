@@ -66,7 +66,7 @@ async def test_a_renewal_of_what_has_just_ended_is_no_alarm(
     async def writes(event: Event, session: AsyncSession) -> None:
         await session.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
 
-    bench = await start_bench(router, concurrency=4, lease_s=0.6)
+    bench = await start_bench(router, concurrency=4, lease_s=0.2)
     async with bench.store.write("test") as connection:
         await connection.exec_driver_sql("CREATE TABLE effects (id TEXT)")
     await bench.deliver(*numbered(150))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # these would bring SQLAlchemy along, which takes longer than
     from starlette.types import Receive, Scope, Send
 
     from animica_hooks.admin import Admin
+    from animica_hooks.receiver.answers import Answer
     from animica_hooks.runtime import Runtime
     from animica_hooks.store.views import (
         Erased,
@@ -161,6 +162,16 @@ class Hooks:
             await send({"type": "websocket.close", "code": 1008})
         else:
             raise NotImplementedError(f"ASGI scope {scope['type']!r}")
+
+    def take(self, scope: Scope, body: bytes, answer: Callable[[Answer], None]) -> bool:
+        """Answer a request that is all there: as a call does, but without a task to wait in.
+
+        For ``animica-hooks serve``. False where it has to be called for.
+        """
+        runtime = self._runtime
+        if runtime is None or runtime.receiver is None or runtime.loop.is_closed():
+            return False
+        return runtime.receiver.take(scope, body, answer)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002

@@ -26,7 +26,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
-from animica_hooks.cli.exchange import Exchange
+from animica_hooks.cli.exchange import Exchange, Take
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -89,11 +89,14 @@ class Config(uvicorn.Config):
     """uvicorn's settings, and what its connections share.
 
     Attributes:
+        take: what answers whole requests without a task, where the app can do that.
         default_lines: the headers of every answer.
         lingering: connections that are closed and still read from.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, *, proxy_headers: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, limits: Limits, *, take: Take | None = None, proxy_headers: bool
+    ) -> None:
         super().__init__(
             app,
             interface="asgi3",
@@ -109,6 +112,7 @@ class Config(uvicorn.Config):
             log_level="critical",
         )
         self.limits = limits
+        self.take = take
         self.default_lines = b""
         self.lingering: set[Connection] = set()
 
@@ -147,6 +151,7 @@ class Connection(asyncio.Protocol):
         "_received",
         "_refused",
         "_server",
+        "_take",
         "_transport",
         "_url",
         "_waiting",
@@ -168,6 +173,7 @@ class Connection(asyncio.Protocol):
         self.config = config
         self._limits = config.limits
         self._app = cast("ASGIApp", config.loaded_app)
+        self._take = config.take
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
@@ -380,9 +386,12 @@ class Connection(asyncio.Protocol):
     def _start_next(self) -> None:
         self.due = math.inf
         self._current = self._waiting.popleft()
-        task = self._loop.create_task(self._current.run(self._app))
-        self._current.task = task
-        self.tasks.add(task)
+        exchange = self._current
+        # A client that does not read its answers is waited for in a task.
+        is_whole = not exchange.more_body and self.writable is None
+        if not (is_whole and self._take is not None and exchange.take(self._take)):
+            exchange.task = self._loop.create_task(exchange.run(self._app))
+            self.tasks.add(exchange.task)
 
     def _expect_head(self) -> None:
         """Begin the deadline of a head, if it is the next thing to come."""

@@ -10,28 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE
 
+from animica_hooks.receiver.answers import Answer
+
 if TYPE_CHECKING:
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Send
 
     from animica_hooks.cli.connection import Connection
 
 _logger = logging.getLogger("uvicorn.error")
-_FAILED: tuple[Message, Message] = (
-    {
-        "type": "http.response.start",
-        "status": 500,
-        "headers": [
-            (b"content-type", b"text/plain; charset=utf-8"),
-            (b"content-length", b"21"),
-            (b"connection", b"close"),
-        ],
-    },
-    {"type": "http.response.body", "body": b"Internal Server Error"},
+_FAILED = Answer(
+    status=500,
+    code="",
+    headers=(
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"21"),
+        (b"connection", b"close"),
+    ),
+    body=b"Internal Server Error",
 )
+
+
+Take: TypeAlias = Callable[[Scope, bytes, Callable[[Answer], None]], bool]
 
 
 class Exchange:
@@ -85,13 +89,25 @@ class Exchange:
         self._chunked: bool | None = None
         self._due = 0  # bytes of the answer's body that are to come
 
+    def take(self, take: Take) -> bool:
+        """Have an app of ours answer, which needs no task to do that; False where it does."""
+        try:
+            taken = take(self._scope, bytes(self.body), self.answer)
+        except Exception:
+            _logger.exception("Exception in ASGI application\n")
+            asyncio.get_running_loop().call_soon(self._fail)
+            return True
+        if taken:
+            self.body = b""
+        return taken
+
     async def run(self, app: Callable[[Scope, Receive, Send], Awaitable[object]]) -> None:
         """Have the app answer; whatever it does, there is an end."""
         try:
             returned = await app(self._scope, self.receive, self.send)
         except BaseException:  # a request that was cancelled has to be answered too
             _logger.exception("Exception in ASGI application\n")
-            await self._fail()
+            self._fail()
         else:
             if returned is not None:
                 _logger.error("ASGI callable should return None, but returned '%s'.", returned)
@@ -99,7 +115,7 @@ class Exchange:
             elif not self.complete and not self.disconnected:
                 what = "completing" if self._started else "starting"
                 _logger.error("ASGI callable returned without %s response.", what)
-                await self._fail()
+                self._fail()
         finally:
             self._connection.tasks.discard(self.task)
 
@@ -132,6 +148,13 @@ class Exchange:
             self._head = self._head_of(message["status"], message.get("headers", ()))
             self._started = True
             self._connection.due = 0  # unless the body follows at once, the next tick sends it
+
+    def answer(self, answer: Answer) -> None:
+        """Send a whole answer, in place of what has not left."""
+        if not self.disconnected:
+            self._head = self._head_of(answer.status, answer.headers)
+            self._started = True
+            self._send_body(answer.body, False)
 
     def send_head(self) -> None:
         """Send the head by itself, if it waits for the body."""
@@ -235,10 +258,8 @@ class Exchange:
             self._tell()
             self._connection.answered(self)
 
-    async def _fail(self) -> None:
+    def _fail(self) -> None:
         if self.begun or self.complete:
             self._connection.close()
-            return
-        self._started, self._head = False, None
-        for message in _FAILED:
-            await self.send(message)
+        else:
+            self.answer(_FAILED)

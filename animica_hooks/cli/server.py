@@ -20,6 +20,7 @@ import uvicorn
 
 from animica_hooks.cli.connection import MAX_LINGERING, Config, Connection, Limits
 from animica_hooks.errors import ConfigurationError
+from animica_hooks.hooks import Hooks
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -140,7 +141,8 @@ def serve(
     """
     _allow_descriptors(limits.connections + MAX_LINGERING + _SPARE_DESCRIPTORS)
     startup = _Startup(app)
-    config = Config(startup, limits, proxy_headers=proxy_headers)
+    take = app.take if isinstance(app, Hooks) else None
+    config = Config(startup, limits, take=take, proxy_headers=proxy_headers)
     server = Server(config, on_start=on_start, on_stop=on_stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         signal.signal(signal.SIGHUP, server.handle_exit)

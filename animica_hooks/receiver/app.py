@@ -7,11 +7,14 @@ Unknown endpoints run the same checks against a secret that nobody has.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
+import msgspec
 from starlette.types import Receive, Scope, Send
 
 from animica_hooks.core.event import (
@@ -35,11 +38,28 @@ from animica_hooks.receiver import answers
 from animica_hooks.receiver.answers import Answer
 from animica_hooks.receiver.body import BodyReader, Disconnected, Refused
 from animica_hooks.store.committer import Committer
-from animica_hooks.store.records import NewEvent, NewQuarantined, new_job
+from animica_hooks.store.records import NewEvent, NewQuarantined, Receipt, new_job
 from animica_hooks.telemetry import Rejected, Telemetry
 
 _SIGNATURE = HEADER.lower().encode()
 _NOTED = frozenset({_SIGNATURE, b"content-length", b"content-encoding"}) | CREDENTIALS
+
+
+_UNWELCOME = (Refused, SignatureError, StoreError)
+
+
+class _Head(msgspec.Struct, gc=False):
+    """What is known of a delivery before its body is read."""
+
+    verifier: Verifier
+    signature: SignatureHeader
+    is_timely: bool
+    declared: int | None  # the body's length
+    headers: bytes  # as they are stored
+
+    def check_timely(self) -> None:
+        if not self.is_timely:
+            raise SignatureError(SignatureReason.TIMESTAMP)
 
 
 class Receiver:
@@ -78,51 +98,88 @@ class Receiver:
         if path.startswith("/health") and (health := self._health(path, scope)):
             await health.send(send)
             return
-        verifier = self._nobody if path else self._verifier
         try:
-            await self._receive(verifier, scope, receive)
-        except Refused as refused:
-            self._reject(refused.answer.code, refused.answer.code)
-            await refused.answer.send(send)
-        except SignatureError as error:
-            self._reject("invalid_signature", error.reason)
-            # Stale, mismatched and sent elsewhere: all have read the body, and answer alike.
-            read = error.reason in (SignatureReason.TIMESTAMP, SignatureReason.MISMATCH)
-            answer = answers.INVALID_SIGNATURE if read else answers.INVALID_SIGNATURE_UNREAD
-            await answer.send(send)
-        except StoreError as error:
-            reason = "refused" if isinstance(error, StoreRefused) else "unavailable"
-            self._reject("unavailable", reason)
-            await answers.UNAVAILABLE.send(send)
+            head = self._check_head(path, scope)
+            try:
+                body = await self._bodies.read(receive, declared=head.declared)
+            except Refused:
+                head.check_timely()
+                raise
+            await self._deliver(head, body)
         except Disconnected:
             self._reject("disconnected", "disconnected")
+        except _UNWELCOME as error:
+            await self._refusal(error).send(send)
         else:
             await answers.ACCEPTED.send(send)
 
-    async def _receive(self, verifier: Verifier, scope: Scope, receive: Receive) -> None:
-        """Take one delivery; when this returns, it is on disk."""
+    def take(self, scope: Scope, body: bytes, answer: Callable[[Answer], None]) -> bool:
+        """Receive a request that is all there: as a call does, but without a task to wait in.
+
+        Args:
+            answer: called later, once.
+
+        Returns:
+            whether it is taken; if not, it has to be called for.
+        """
+        path = _relative_path(scope)
+        if path.startswith("/health"):
+            return False
+        try:
+            head = self._check_head(path, scope)
+            if head.declared is None:
+                return False
+            stored = self._deliver(head, body)
+        except _UNWELCOME as error:
+            asyncio.get_running_loop().call_soon(answer, self._refusal(error))
+        else:
+            stored.add_done_callback(partial(self._answer, answer))
+        return True
+
+    def _answer(self, answer: Callable[[Answer], None], stored: asyncio.Future[Receipt]) -> None:
+        error = stored.exception()
+        if error is None:
+            answer(answers.ACCEPTED)
+        elif isinstance(error, _UNWELCOME):
+            answer(self._refusal(error))
+        else:
+            raise error
+
+    def _refusal(self, error: Refused | SignatureError | StoreError) -> Answer:
+        """Return the answer to a delivery that is not taken, and count it."""
+        if isinstance(error, Refused):
+            self._reject(error.answer.code, error.answer.code)
+            return error.answer
+        if isinstance(error, SignatureError):
+            self._reject("invalid_signature", error.reason)
+            # Stale, mismatched and sent elsewhere: all have read the body, and answer alike.
+            read = error.reason in (SignatureReason.TIMESTAMP, SignatureReason.MISMATCH)
+            return answers.INVALID_SIGNATURE if read else answers.INVALID_SIGNATURE_UNREAD
+        self._reject("unavailable", "refused" if isinstance(error, StoreRefused) else "unavailable")
+        return answers.UNAVAILABLE
+
+    def _check_head(self, path: str, scope: Scope) -> _Head:
+        """Check what is known before the body is read; of the clock only note what it says."""
         if scope["method"] != "POST":
             raise Refused(answers.METHOD_NOT_ALLOWED)
-        header, declared, credentials = self._check_headers(scope)
-        timely = verifier.is_timely(header, now=self._clock())
+        signature, declared, credentials = self._check_headers(scope)
+        verifier = self._nobody if path else self._verifier
+        timely = verifier.is_timely(signature, now=self._clock())
+        raw = pack_headers(scope["headers"], credentials=credentials)
+        head = _Head(verifier, signature, timely, declared, raw)
         if declared is not None and declared > self._max_body:
-            if not timely:
-                raise SignatureError(SignatureReason.TIMESTAMP)
+            head.check_timely()
             raise Refused(answers.PAYLOAD_TOO_LARGE)
-        try:
-            body = await self._bodies.read(receive, declared=declared)
-        except Refused:
-            if not timely:
-                raise SignatureError(SignatureReason.TIMESTAMP) from None
-            raise
-        secret_id = verifier.identify(header, body)
+        return head
+
+    def _deliver(self, head: _Head, body: bytes) -> asyncio.Future[Receipt]:
+        """Verify a delivery and have it stored; when the future is done, it is on disk."""
+        secret_id = head.verifier.identify(head.signature, body)
         # Only now, so that nobody can tell a stale timestamp from a wrong secret.
-        if not timely:
-            raise SignatureError(SignatureReason.TIMESTAMP)
+        head.check_timely()
         if secret_id is None:
             raise SignatureError(SignatureReason.MISMATCH)
-        raw_headers = pack_headers(scope["headers"], credentials=credentials)
-        await self._committer.deliver(self._delivery(raw_headers, body, secret_id))
+        return self._committer.deliver(self._delivery(head.headers, body, secret_id))
 
     def _check_headers(self, scope: Scope) -> tuple[SignatureHeader, int | None, bool]:
         """Look at each header once; return what is known before the body is read.

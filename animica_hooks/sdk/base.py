@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from animica_hooks.sdk.flow import Policy, Request
     from animica_hooks.sdk.options import Headers, Query
     from animica_hooks.sdk.ratelimit import RateLimit
-    from animica_hooks.sdk.timeout import Timeout, Unset
+    from animica_hooks.sdk.timeout import AnyTimeout, Timeout, Unset
 
 LOGGER = "animica_hooks.sdk"
 
@@ -89,7 +89,7 @@ class BaseClient:
         self,
         api_key: str | None = None,
         base_url: str | None = None,
-        timeout: float | Timeout | Unset | object | None = UNSET,
+        timeout: AnyTimeout | Unset = UNSET,
         *,
         max_retries: int | Unset = UNSET,
         deadline: float | None = None,
@@ -190,7 +190,7 @@ class BaseClient:
     def with_options(
         self,
         *,
-        timeout: float | Timeout | Unset | object | None = UNSET,
+        timeout: AnyTimeout | Unset = UNSET,
         max_retries: int | Unset = UNSET,
         deadline: float | Unset | None = UNSET,
         first_token_timeout: float | Unset | None = UNSET,

@@ -9,7 +9,7 @@ The answer's bytes are kept for that, and decoded again only when somebody asks.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import msgspec
 
@@ -76,6 +76,11 @@ class Model(msgspec.Struct, dict=True, omit_defaults=True):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.to_dict())
+
+    def __copy__(self) -> Self:
+        made: Self = super().__copy__()  # type: ignore[misc] # only its stub lacks it
+        made.__dict__.update(self.__dict__)
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Structs leave out their __dict__, which has what the fields have not.

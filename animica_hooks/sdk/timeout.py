@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, final
+from typing import Final, Protocol, TypeAlias, final
 
 from animica_hooks.errors import ConfigurationError
 
@@ -82,6 +82,21 @@ class Timeout:
             f"write={self.write}, pool={self.pool})"
         )
 
+
+class Steps(Protocol):
+    """A limit for each step, as ``httpx.Timeout`` has them."""
+
+    @property
+    def connect(self) -> float | None: ...
+    @property
+    def read(self) -> float | None: ...
+    @property
+    def write(self) -> float | None: ...
+    @property
+    def pool(self) -> float | None: ...
+
+
+AnyTimeout: TypeAlias = float | Timeout | Steps | None
 
 DEFAULT = Timeout(READ_S, connect=CONNECT_S)
 

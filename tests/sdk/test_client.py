@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any
 
 import pytest
@@ -73,6 +74,7 @@ async def test_resources_return_typed_objects(kind: Any, space: Space) -> None:
     ids = [found.request_id for found in (chat, text, vectors, models, usage)]
     assert all(found.startswith("req_") for found in ids)
     assert len({*ids}) == 5
+    assert (chat.request_id, chat.to_dict()) == (copy(chat).request_id, copy(chat).to_dict())
 
 
 async def test_what_is_sent(kind: Any, space: Space) -> None:

@@ -10,9 +10,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -47,6 +47,14 @@ def read(*pieces: bytes) -> Reply:
     for piece in pieces:
         reply.feed(piece)
     return reply
+
+
+@asynccontextmanager
+async def _closing(client: Any) -> AsyncIterator[Any]:
+    try:
+        yield client
+    finally:
+        await result(client.close())
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -375,7 +383,7 @@ def test_a_client_closed_at_its_first_request_opens_nothing(space: Space) -> Non
 
 async def test_a_server_that_is_gone_at_once_is_not_waited_for() -> None:
     """The end of a connection may be read together with its beginning, as in TLS."""
-    line = AsyncDirectLine(Address("http://localhost"), None, None)
+    line = AsyncDirectLine(Address("http://localhost"), None, None, memoryview(bytearray(100)))
 
     class Closed(asyncio.Transport):
         def write(self, data: Any) -> None:
@@ -405,6 +413,50 @@ async def test_a_client_closes_itself(kind: Any, space: Space) -> None:
     gc.collect()
 
     await to_thread.run_sync(space.wait_for, lambda: space.open_connections == 0)
+
+
+async def test_an_answer_is_freed_without_the_garbage_collector(kind: Any, space: Space) -> None:
+    """Nothing in it refers to itself: memory does not grow between two collections."""
+    async with _closing(kind(space.key, base_url=space.animica)) as client:
+        await result(client.models())
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                await result(client.models())
+                await collected(client.chat_completions(**CHAT, stream=True))
+            replies = [one for one in gc.get_objects() if isinstance(one, Reply)]
+        finally:
+            gc.enable()
+    assert len(replies) <= 1  # the connection's last
+
+
+def test_connecting_takes_no_longer_for_several_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for all of a name's addresses together, and none of them has all of it."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as deaf, ExitStack() as full:
+        deaf.listen(0)
+        port = deaf.getsockname()[1]
+        for _ in range(2):  # Linux does not answer who comes after that
+            waiting = full.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        kept = socket.getaddrinfo("127.0.0.1", port, type=socket.SOCK_STREAM)
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: kept * 4)
+        tried: list[float | None] = []
+
+        class Noted(socket.socket):
+            def connect(self, address: Any) -> None:
+                tried.append(self.gettimeout())
+                super().connect(address)
+
+        monkeypatch.setattr(socket, "socket", Noted)
+        with (
+            closing(Animica("sk-x", base_url=f"http://localhost:{port}", max_retries=0)) as client,
+            pytest.raises(errors.APITimeoutError, match="connecting"),
+        ):
+            client.with_options(timeout=Timeout(9, connect=0.8)).models()
+    assert 4 == len(tried)
+    assert all(limit is not None and limit <= 0.21 for limit in tried)
 
 
 async def test_cancelling_leaves_nothing_behind(space: Space) -> None:

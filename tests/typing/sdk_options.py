@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import assert_type
 
+import httpx
+
 from animica_hooks.sdk import Andy, AsyncAndy, Timeout
 from animica_hooks.sdk.answer import RawResponse
 from animica_hooks.sdk.ratelimit import RateLimit
@@ -16,6 +18,8 @@ def copies(client: Andy, coroutines: AsyncAndy) -> None:
     assert_type(client.with_options(deadline=None, default_headers={"X": None}), Andy)
     assert_type(coroutines.with_options(first_token_timeout=1.5), AsyncAndy)
     assert_type(client.with_options(max_retries=5), AsyncAndy)  # type: ignore[assert-type]
+    client.with_options(timeout=httpx.Timeout(5))
+    client.with_options(timeout="5")  # type: ignore[arg-type]
     client.with_options(max_retries="5")  # type: ignore[arg-type]
     client.with_options(deadline="soon")  # type: ignore[arg-type]
     client.with_options(api_key="x")  # type: ignore[call-arg]

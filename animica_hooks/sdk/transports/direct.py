@@ -30,6 +30,7 @@ class DirectLine:
 
     __slots__ = (
         "_address",
+        "_buffer",
         "_context",
         "_idle_since",
         "_limited",
@@ -45,6 +46,7 @@ class DirectLine:
         self._address = address
         self._context = context
         self._proxy = proxy
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._socket: socket.socket | None = None
         self._limited: float | None = None
         self._idle_since = 0.0
@@ -83,7 +85,7 @@ class DirectLine:
         limit = within(timeout, deadline)
         try:
             self._limit(limit)
-            data = self._socket.recv(READ_BYTES)
+            size = self._socket.recv_into(self._buffer)
         except TimeoutError as error:
             raise timed_out("reading the answer", deadline) from error
         except OSError as error:
@@ -92,7 +94,7 @@ class DirectLine:
             except APIError as broken:
                 raise broken from error
             return
-        self.reply.feed(data)
+        self.reply.feed(self._buffer[:size])
 
     def _limit(self, seconds: float | None) -> None:
         # Setting it is a system call, even to what it is.
@@ -109,7 +111,7 @@ class DirectLine:
         peer = self._proxy or self._address
         opened = None
         try:
-            opened = socket.create_connection((peer.host, peer.port), seconds)
+            opened = _connected(peer.host, peer.port, until)
             opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             keep_alive(opened)
             opened.settimeout(_left(until))
@@ -166,6 +168,27 @@ class DirectLine:
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         except OSError:
             pass
+
+
+def _connected(host: str, port: int, until: float | None) -> socket.socket:
+    """Connect to the first address that answers; each has its share of the time that is left."""
+    failure: OSError = OSError("the name has no address")
+    addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    for position, (family, kind, protocol, _, address) in enumerate(addresses):
+        left = _left(until)
+        opened = socket.socket(family, kind, protocol)
+        try:
+            opened.settimeout(None if left is None else left / (len(addresses) - position))
+            opened.connect(address)
+        except OSError as error:
+            opened.close()
+            failure = error
+        except BaseException:
+            opened.close()
+            raise
+        else:
+            return opened
+    raise failure
 
 
 def _left(until: float | None) -> float | None:

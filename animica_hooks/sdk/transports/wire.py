@@ -12,7 +12,7 @@ Rule 3: informational answers (1xx) are passed over, and so are trailers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httptools
 
@@ -139,7 +139,7 @@ class Reply:
     )
 
     def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = None
         self._fed = 0
         self._framed = False
         self._extra = False
@@ -150,8 +150,8 @@ class Reply:
         self.has_head = False
         self.complete = False
 
-    def feed(self, data: bytes) -> None:
-        """Take what has arrived; empty at the connection's end.
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take what has arrived; empty at the connection's end. It keeps nothing of the buffer.
 
         Raises:
             APIError: it is not HTTP, or it broke off.
@@ -159,20 +159,28 @@ class Reply:
         if not data:
             self._end()
             return
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        if self._parser is None:
             if self.complete:
                 # What follows the answer is nobody's; the connection is not used again.
                 self._extra = True
                 return
-            raise self._broken("it is not HTTP") from None
+            self._parser = httptools.HttpResponseParser(self)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            if not self.complete:
+                raise self._broken("it is not HTTP") from None
+            self._extra = True
+        if self.complete:
+            # It refers to this: without it nobody has to come and collect the two.
+            self._parser = None
         self._fed += len(data)
         if not self.has_head and self._fed > MAX_HEAD_BYTES:
             raise APIConnectionError("the answer's headers do not end")
         check_held(self._fed)
 
     def _end(self) -> None:
+        self._parser = None
         if self.has_head and not self._framed:
             self.complete = True
         if not self.complete:

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+from animica_hooks.errors import APIResponseError
+
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
-
-
-class EventTooLarge(Exception):
-    """What has arrived of one event is more than ``MAX_EVENT_BYTES``."""
 
 
 class NamedEvent(NamedTuple):
@@ -48,10 +46,12 @@ class Decoder:
         """Return the events that ``data`` completes.
 
         Raises:
-            EventTooLarge: an event has not ended for too long.
+            APIResponseError: an event has more than ``MAX_EVENT_BYTES``.
         """
         if not self._begun:
             data = self._without_mark(data)
+        elif not (self._pieces or self._after_cr) and _is_one(data):
+            return [data[6:-2]]
         if self._after_cr or b"\r" in data:
             data = self._with_plain_ends(data)
         if not data:
@@ -90,7 +90,7 @@ class Decoder:
         self._pieces.append(data)
         self._size += len(data)
         if self._size > MAX_EVENT_BYTES:
-            raise EventTooLarge
+            raise APIResponseError("the stream has an event that does not end")
         return []
 
     def _without_mark(self, data: bytes) -> bytes:
@@ -111,6 +111,16 @@ class Decoder:
         if data:
             self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _is_one(data: bytes) -> bool:
+    """Tell whether this is one event of one line, as nearly every live event arrives."""
+    return (
+        data.startswith(b"data: ")
+        and data.find(b"\n") == len(data) - 2
+        and data.endswith(b"\n")
+        and b"\r" not in data
+    )
 
 
 def _parse(block: bytes) -> Event | None:

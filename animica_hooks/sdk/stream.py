@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from animica_hooks.errors import APIError, APIResponseError, StreamInterrupted
-from animica_hooks.sdk.sse import Decoder, EventTooLarge
+from animica_hooks.sdk.sse import Decoder
 
 if TYPE_CHECKING:
     from animica_hooks.sdk.answer import Answer, Headers
@@ -34,18 +34,7 @@ class _State(Generic[C]):
         self.reader = reader
         self.limit = begun_by
         self.deadline = deadline
-        self._decoder = Decoder()
-
-    def events(self, data: bytes) -> list[Event]:
-        """Return the events that these bytes complete.
-
-        Raises:
-            APIResponseError: an event does not end.
-        """
-        try:
-            return self._decoder.feed(data)
-        except EventTooLarge:
-            raise APIResponseError("the stream has an event that does not end") from None
+        self.decoder = Decoder()
 
     def last(self) -> C | None:
         """Return what the end of the body completes, and check that it is the stream's end.
@@ -53,7 +42,7 @@ class _State(Generic[C]):
         Raises:
             StreamInterrupted: it is not.
         """
-        event = self._decoder.finish()
+        event = self.decoder.finish()
         item = None
         if event is not None:
             try:
@@ -104,11 +93,11 @@ class _Facts(Generic[C]):
 
 def _run(state: _State[C], incoming: Incoming) -> Generator[C]:
     reader = state.reader
-    take = reader.take
+    feed, take = state.decoder.feed, reader.take
     event: Event
     try:
         while data := incoming.read_some(state.limit):
-            for event in state.events(data):
+            for event in feed(data):
                 item = take(event)
                 if item is not None:
                     state.limit = state.deadline
@@ -129,11 +118,11 @@ def _run(state: _State[C], incoming: Incoming) -> Generator[C]:
 
 async def _run_async(state: _State[C], incoming: AsyncIncoming) -> AsyncGenerator[C]:
     reader = state.reader
-    take = reader.take
+    feed, take = state.decoder.feed, reader.take
     event: Event
     try:
         while data := await incoming.read_some(state.limit):
-            for event in state.events(data):
+            for event in feed(data):
                 item = take(event)
                 if item is not None:
                     state.limit = state.deadline

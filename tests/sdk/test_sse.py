@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from animica_hooks.errors import APIResponseError
 from animica_hooks.sdk import sse
-from animica_hooks.sdk.sse import Decoder, Event, EventTooLarge, NamedEvent
+from animica_hooks.sdk.sse import Decoder, Event, NamedEvent
 
 
 def decoded(*pieces: bytes) -> list[Event]:
@@ -82,5 +83,5 @@ def test_an_event_that_does_not_end_is_refused(monkeypatch: pytest.MonkeyPatch) 
     decoder = Decoder()
     decoder.feed(b"data: " + b"x" * 90)
 
-    with pytest.raises(EventTooLarge):
+    with pytest.raises(APIResponseError, match="does not end"):
         decoder.feed(b"x" * 20)

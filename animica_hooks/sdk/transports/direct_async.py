@@ -7,6 +7,7 @@ coroutine that waits for it is woken. There is no task and no cancel scope for e
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -57,6 +58,8 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
         self._buffered = 0
         self._failure: APIError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._expires = math.inf
+        self._alarm: asyncio.TimerHandle | None = None
         self._drained: asyncio.Future[None] | None = None
         self.reply = Reply()
 
@@ -77,7 +80,11 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
         # To an origin with TLS a proxy is a tunnel, and sees no request.
         self._transport.write(written(request, self._proxy if self._context is None else None))
         if self._drained is not None:
-            await self._wait(self._drained, request.timeout.write, request.deadline, "sending")
+            try:
+                async with asyncio.timeout(within(request.timeout.write, request.deadline)):
+                    await self._drained
+            except TimeoutError:
+                raise timed_out("sending", request.deadline) from None
         while not reply.has_head:
             await self.receive(request.timeout.read, request.deadline)
 
@@ -93,7 +100,10 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
             self._resume()
         self._waiter = waiter = self.loop.create_future()
         try:
-            await self._wait(waiter, limit, deadline, "reading the answer")
+            self._watch(within(limit, deadline))
+            await waiter
+        except TimeoutError:
+            raise timed_out("reading the answer", deadline) from None
         finally:
             self._waiter = None
         if self._failure is not None:
@@ -111,24 +121,33 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
-    async def _wait(
-        self,
-        waiter: asyncio.Future[None],
-        limit: float | None,
-        deadline: float | None,
-        step: str,
-    ) -> None:
-        seconds = within(limit, deadline)
-        if seconds is None:
-            await waiter
+    def _watch(self, seconds: float | None) -> None:
+        """Have the waiter fail after so long.
+
+        The alarm of the last read is left where it is: nearly always the next comes long before.
+        """
+        self._expires = math.inf if seconds is None else self.loop.time() + seconds
+        if self._alarm is None or self._expires < self._alarm.when():
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        self._drop_alarm()
+        if self._expires != math.inf:
+            self._alarm = self.loop.call_at(self._expires, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self._waiter is None or self._waiter.done():
             return
-        alarm = self.loop.call_later(seconds, _expire, waiter)
-        try:
-            await waiter
-        except TimeoutError:
-            raise timed_out(step, deadline) from None
-        finally:
-            alarm.cancel()
+        if self.loop.time() < self._expires:
+            self._set_alarm()
+        else:
+            self._waiter.set_exception(TimeoutError())
+
+    def _drop_alarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
     async def _connect(self, request: Request) -> None:
         try:
@@ -225,6 +244,7 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
     def is_idle(self) -> bool:
         """Tell whether the last answer came to its end and the connection stays open."""
         self._idle_since = time.monotonic()
+        self._drop_alarm()
         self._buffered = 0
         if self._paused:
             self._resume()
@@ -232,6 +252,7 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Close the connection at once: nothing that is to be sent waits in it."""
+        self._drop_alarm()
         transport, self._transport = self._transport, None
         if transport is not None and not self.loop.is_closed():
             transport.abort()
@@ -240,11 +261,6 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
 def _wake(waiter: asyncio.Future[None] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)
-
-
-def _expire(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
 
 
 class AsyncDirectTransport:

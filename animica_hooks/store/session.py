@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -134,17 +134,23 @@ async def connected(
         async with asyncio.timeout(within):
             connection = await asyncio.shield(opening)
     except (asyncio.CancelledError, TimeoutError):
-        closing = asyncio.ensure_future(_close(opening))
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
+        _to_the_end(_close(opening))
         raise
     try:
         yield connection
     finally:
-        await asyncio.shield(connection.close())
+        await asyncio.shield(_to_the_end(connection.close()))
 
 
 _closing: set[asyncio.Task[None]] = set()  # nobody else holds them
+
+
+def _to_the_end(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Close what nobody may wait for any more; ``give_back_all`` does."""
+    task = asyncio.ensure_future(closing)
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
+    return task
 
 
 async def give_back_all() -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from storekit import NOON, PATIENCE_S, claim, commit_leased, completed, job_row, new_event, released
 
@@ -750,3 +750,32 @@ async def test_more_handlers_than_connections_all_get_theirs(
 
     assert ["new"] == delivered.receipts
     assert 13 == len(stored(database))
+
+
+async def test_what_is_being_given_back_is_waited_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is cancelled while its connection goes back leaves no statement to a closed loop."""
+    give_back = AsyncConnection.close
+    giving, given = asyncio.Event(), asyncio.Event()
+
+    async def give_back_slowly(connection: AsyncConnection) -> None:
+        giving.set()
+        await asyncio.sleep(0.1)
+        await give_back(connection)
+        given.set()
+
+    monkeypatch.setattr(AsyncConnection, "close", give_back_slowly)
+
+    async def read() -> None:
+        async with store.read() as connection:
+            await connection.execute(select(1))
+
+    reading = asyncio.create_task(read())
+    await giving.wait()
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert not given.is_set()
+    await store.close()
+    assert given.is_set()

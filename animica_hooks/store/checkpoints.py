@@ -22,8 +22,8 @@ from animica_hooks.store.turns import FileLock, WriteTurns
 from animica_hooks.telemetry import logger
 from animica_hooks.threads import DaemonThreads, to_the_end
 
-INTERVAL_S = 0.25
-LONG_LOG_PAGES = 32_000
+INTERVAL_S = 1.0  # more often, and pages that change all the time are copied more often
+LONG_LOG_PAGES = 64_000  # of 4 KiB
 
 
 class Checkpoints:

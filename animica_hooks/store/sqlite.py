@@ -564,7 +564,7 @@ class SqliteStore(Store):
         try:
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
-            connection.execute("PRAGMA cache_size = -16000")  # KiB
+            connection.execute("PRAGMA cache_size = -7000")  # KiB
             # Statements of many rows keep the pages they change, to undo themselves: not in a file.
             connection.execute("PRAGMA temp_store = MEMORY")
         except BaseException:

@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,9 @@ from clikit import (
 HEAD_TIMEOUT_S = 1.0
 
 
-def start(cwd: Path, *options: str) -> Process:
+def start(cwd: Path, *options: str, shop: str = SHOP) -> Process:
     """Serve the shop at a free port."""
-    (cwd / "shop.py").write_text(SHOP)
+    (cwd / "shop.py").write_text(shop)
     environment = {
         "ANIMICA_HOOKS_SIGNING_SECRET": SECRET,
         "ANIMICA_HOOKS_DATABASE_URL": f"sqlite:///{cwd / 'shop.db'}",
@@ -189,6 +190,45 @@ def test_pipelined_requests_are_answered_in_order(server: Process) -> None:
         answers = read_to_end(connection)
     statuses = [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
     assert [204, 200, 200] == statuses
+
+
+def test_many_pipelined_deliveries_are_each_answered(server: Process) -> None:
+    """However many wait for their turn, good and bad, and however late their answers are read."""
+    forged = (head(b"{}") + b"[]") * 1000
+    good = [body_of(f"evt_pipelined_{n}", "order.paid") for n in range(500)]
+    requests = [forged, *[head(body) + body for body in good]]
+    last = b"GET /health HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n"
+    with server.connect() as connection, ThreadPoolExecutor() as beside:
+        sending = beside.submit(connection.sendall, b"".join([*requests, last]))
+        time.sleep(0.5)
+        answers = read_to_end(connection)
+        sending.result()
+    statuses = [int(part[:3]) for part in answers.split(b"HTTP/1.1 ")[1:]]
+    assert [400] * 1000 + [204] * 500 + [200] == statuses
+
+
+def test_a_failure_of_ours_is_answered_500(tmp_path: Path) -> None:
+    """The client is told, and the next one is answered as ever."""
+    failing = """
+from animica_hooks import Hooks
+
+class Failing(Hooks):
+    def take(self, scope, body, answer):
+        if b"evt_fail" in body:
+            raise RuntimeError("planted")
+        return super().take(scope, body, answer)
+"""
+    (tmp_path / "failing.py").write_text(failing)
+    fails, works = body_of("evt_fail", "order.paid"), body_of("evt_works", "order.paid")
+    shop = SHOP.replace("Hooks(", "Failing(")
+    with start(tmp_path, shop="from failing import Failing\n" + shop) as server:
+        with server.connect() as connection:
+            connection.sendall(head(fails) + fails + head(works) + works)
+            assert 500 == status_of(read_to_end(connection))
+        with server.connect() as connection:
+            connection.sendall(head(works) + works)
+            assert 204 == status_of(read_answer(connection))
+        assert "planted" in server.said()
 
 
 def test_an_answer_reaches_a_client_that_is_still_sending(server: Process) -> None:

@@ -58,16 +58,17 @@ async def test_without_notifications_the_poll_finds_what_is_due(
     receiver: Hooks, engine: Engine, done: dict[str, float]
 ) -> None:
     """While every listener is ended again and again, events are handled within a poll."""
-    ending = asyncio.create_task(keep_ending_listeners(engine))
+    enough = asyncio.Event()
+    ending = asyncio.create_task(keep_ending_listeners(engine, enough))
     try:
         delays = [await delay(receiver, done, f"evt_{n}") for n in range(5)]
     finally:
-        ending.cancel()
+        enough.set()
+        await ending  # cancelled, it would leave its thread with a connection that nobody closes
     assert max(delays) < worker_module.POLL_S + ALLOWED_S
-    await asyncio.gather(ending, return_exceptions=True)
 
 
-async def keep_ending_listeners(engine: Engine) -> None:
+async def keep_ending_listeners(engine: Engine, enough: asyncio.Event) -> None:
     def end() -> int:
         with engine.connect() as connection:
             return connection.execute(
@@ -78,7 +79,7 @@ async def keep_ending_listeners(engine: Engine) -> None:
                 )
             ).rowcount
 
-    while True:
+    while not enough.is_set():
         await asyncio.to_thread(end)
         await asyncio.sleep(0.005)
 

@@ -163,7 +163,7 @@ class Hooks:
         else:
             raise NotImplementedError(f"ASGI scope {scope['type']!r}")
 
-    def take(self, scope: Scope, body: bytes, answer: Callable[[Answer], None]) -> bool:
+    def _take(self, scope: Scope, body: bytes, answer: Callable[[Answer], None]) -> bool:
         """Answer a request that is all there: as a call does, but without a task to wait in.
 
         For ``animica-hooks serve``. False where it has to be called for.

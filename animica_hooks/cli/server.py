@@ -141,7 +141,7 @@ def serve(
     """
     _allow_descriptors(limits.connections + MAX_LINGERING + _SPARE_DESCRIPTORS)
     startup = _Startup(app)
-    take = app.take if isinstance(app, Hooks) else None
+    take = app._take if isinstance(app, Hooks) else None
     config = Config(startup, limits, take=take, proxy_headers=proxy_headers)
     server = Server(config, on_start=on_start, on_stop=on_stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -43,8 +43,6 @@ from animica_hooks.telemetry import Rejected, Telemetry
 
 _SIGNATURE = HEADER.lower().encode()
 _NOTED = frozenset({_SIGNATURE, b"content-length", b"content-encoding"}) | CREDENTIALS
-
-
 _UNWELCOME = (Refused, SignatureError, StoreError)
 
 
@@ -55,7 +53,8 @@ class _Head(msgspec.Struct, gc=False):
     signature: SignatureHeader
     is_timely: bool
     declared: int | None  # the body's length
-    headers: bytes  # as they are stored
+    headers: Iterable[tuple[bytes, bytes]]
+    credentials: bool  # there are some among the headers
 
     def check_timely(self) -> None:
         if not self.is_timely:
@@ -138,14 +137,9 @@ class Receiver:
 
     def _answer(self, answer: Callable[[Answer], None], stored: asyncio.Future[Receipt]) -> None:
         error = stored.exception()
-        if error is None:
-            answer(answers.ACCEPTED)
-        elif isinstance(error, _UNWELCOME):
-            answer(self._refusal(error))
-        else:
-            raise error
+        answer(answers.ACCEPTED if error is None else self._refusal(error))
 
-    def _refusal(self, error: Refused | SignatureError | StoreError) -> Answer:
+    def _refusal(self, error: BaseException) -> Answer:
         """Return the answer to a delivery that is not taken, and count it."""
         if isinstance(error, Refused):
             self._reject(error.answer.code, error.answer.code)
@@ -165,8 +159,7 @@ class Receiver:
         signature, declared, credentials = self._check_headers(scope)
         verifier = self._nobody if path else self._verifier
         timely = verifier.is_timely(signature, now=self._clock())
-        raw = pack_headers(scope["headers"], credentials=credentials)
-        head = _Head(verifier, signature, timely, declared, raw)
+        head = _Head(verifier, signature, timely, declared, scope["headers"], credentials)
         if declared is not None and declared > self._max_body:
             head.check_timely()
             raise Refused(answers.PAYLOAD_TOO_LARGE)
@@ -179,7 +172,8 @@ class Receiver:
         head.check_timely()
         if secret_id is None:
             raise SignatureError(SignatureReason.MISMATCH)
-        return self._committer.deliver(self._delivery(head.headers, body, secret_id))
+        raw_headers = pack_headers(head.headers, credentials=head.credentials)
+        return self._committer.deliver(self._delivery(raw_headers, body, secret_id))
 
     def _check_headers(self, scope: Scope) -> tuple[SignatureHeader, int | None, bool]:
         """Look at each header once; return what is known before the body is read.

@@ -134,18 +134,18 @@ async def connected(
         async with asyncio.timeout(within):
             connection = await asyncio.shield(opening)
     except (asyncio.CancelledError, TimeoutError):
-        _to_the_end(_close(opening))
+        _begin_closing(_close(opening))
         raise
     try:
         yield connection
     finally:
-        await asyncio.shield(_to_the_end(connection.close()))
+        await asyncio.shield(_begin_closing(connection.close()))
 
 
 _closing: set[asyncio.Task[None]] = set()  # nobody else holds them
 
 
-def _to_the_end(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+def _begin_closing(closing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Close what nobody may wait for any more; ``give_back_all`` does."""
     task = asyncio.ensure_future(closing)
     _closing.add(task)

@@ -298,7 +298,7 @@ class SqliteStore(Store):
 
     def _end(self, connection: sqlite3.Connection, committed: Committed) -> Committed:
         """Commit; and end the turn here, for the loop may be blocked for a while."""
-        connection.commit()  # gives up the GIL once; as a statement it would do so three times
+        connection.execute("COMMIT")
         self._has_turn = False
         self.turns.give()
         return committed

@@ -213,10 +213,10 @@ def test_a_failure_of_ours_is_answered_500(tmp_path: Path) -> None:
 from animica_hooks import Hooks
 
 class Failing(Hooks):
-    def take(self, scope, body, answer):
+    def _take(self, scope, body, answer):
         if b"evt_fail" in body:
             raise RuntimeError("planted")
-        return super().take(scope, body, answer)
+        return super()._take(scope, body, answer)
 """
     (tmp_path / "failing.py").write_text(failing)
     fails, works = body_of("evt_fail", "order.paid"), body_of("evt_works", "order.paid")

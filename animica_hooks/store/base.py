@@ -11,6 +11,7 @@ from typing import TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from animica_hooks.core.outcome import SECOND
 from animica_hooks.store.records import Batch, Committed
@@ -35,6 +36,12 @@ class Store(ABC):
     def __init__(self, *, owner: str, lease_s: float) -> None:
         self.owner = owner
         self.lease = int(lease_s * SECOND)
+        self._closed = False
+
+    def _close_late(self, _: object, entry: ConnectionPoolEntry) -> None:
+        """Close what a handler brings back that a shutdown has left behind: nobody else would."""
+        if self._closed:
+            entry.invalidate()
 
     def now(self) -> int:
         """Return the time that due dates and leases are reckoned in, in microseconds."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import threading
 import time
 from abc import abstractmethod
 from collections.abc import (
@@ -101,6 +102,7 @@ class ServerStore(Store, Generic[C]):
         self._engine: AsyncEngine | None = None
         self._handler_engine: AsyncEngine | None = None
         self._handler_sync_engine: Engine | None = None
+        self._making = threading.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -140,6 +142,7 @@ class ServerStore(Store, Generic[C]):
             self._tasks.append(ear)
 
     async def close(self) -> None:
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -186,11 +189,13 @@ class ServerStore(Store, Generic[C]):
 
     @contextmanager
     def sync_session(self, holder: str, *, record: bool = False) -> Iterator[tuple[Session, Unit]]:
-        if self._handler_sync_engine is None:
-            engine = self._make_sync_engine(self._handlers)
-            listen(engine)
-            ping_idle(engine, after=PING_AFTER_S)
-            self._handler_sync_engine = engine
+        with self._making:  # of two that are made at once nobody would close one
+            if self._handler_sync_engine is None:
+                engine = self._make_sync_engine(self._handlers)
+                listen(engine)
+                ping_idle(engine, after=PING_AFTER_S)
+                event.listen(engine, "checkin", self._close_late)
+                self._handler_sync_engine = engine
         unit = Unit(holder, record, ending=self.ending)
         with open_sync_session(self._handler_sync_engine, unit) as session:
             yield session, unit

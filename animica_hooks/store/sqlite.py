@@ -29,7 +29,6 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from animica_hooks.core.event import Event, hash_body
 from animica_hooks.core.fair import share
@@ -98,7 +97,6 @@ class SqliteStore(Store):
         self._inbox: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._checkpoints = Checkpoints(path, self.turns, self._connect)
-        self._closed = False
         self._engine = self._make_engine(pool_size=4)
         self._handler_engine = self._make_engine(pool_size=handlers)
         self._handler_sync_engine = create_engine(
@@ -588,11 +586,6 @@ class SqliteStore(Store):
         listen(engine)
         event.listen(engine, "checkin", _leave_no_transaction)
         event.listen(engine, "checkin", self._close_late)
-
-    def _close_late(self, _: object, entry: ConnectionPoolEntry) -> None:
-        """Close what a handler brings back that a shutdown has left behind: nobody else would."""
-        if self._closed:
-            entry.invalidate()
 
 
 class _ClosesItself(sqlite3.Connection):

@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
-from databases import engine_of, on_every_database
+from databases import engine_of, on_every_database, on_every_server
 from sqlalchemy import (
     Connection,
     String,
@@ -27,6 +28,7 @@ from storekit import NOON, PATIENCE_S, claim, commit_leased, completed, job_row,
 from animica_hooks.errors import HandlerError, LeaseLost
 from animica_hooks.store.base import Store
 from animica_hooks.store.records import Batch, LeasedJob
+from animica_hooks.store.server import ServerStore
 from animica_hooks.store.session import Unit, writes
 
 
@@ -779,3 +781,26 @@ async def test_what_is_being_given_back_is_waited_for(
     assert not given.is_set()
     await store.close()
     assert given.is_set()
+
+
+@on_every_server
+async def test_plain_handlers_that_begin_at_once_share_connections(
+    store: ServerStore[Any], database: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What two of them need for the first time is made once: nobody would close the other."""
+    made: list[object] = []
+    make = store._make_sync_engine
+
+    def make_slowly(size: int) -> Any:
+        made.append(size)
+        time.sleep(0.05)
+        return make(size)
+
+    monkeypatch.setattr(store, "_make_sync_engine", make_slowly)
+
+    def read() -> None:
+        with store.sync_session("handler") as (session, _):
+            session.scalars(select(orders.c.what))
+
+    await asyncio.gather(*[asyncio.to_thread(read) for _ in range(4)])
+    assert 1 == len(made)

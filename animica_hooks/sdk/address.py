@@ -17,7 +17,7 @@ _BASE = re.compile(
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,253}[A-Za-z0-9])?\.?|\[[0-9A-Fa-f:.]{2,45}\])"
     r"(?::(?P<port>[0-9]{1,5}))?"
     r"(?P<path>(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]*)*)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 _STANDARD_PORTS = {"http": 80, "https": 443}
 _FORBIDDEN = (

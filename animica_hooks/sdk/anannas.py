@@ -11,21 +11,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import animica_hooks.sdk.errors as api_errors
-from animica_hooks.errors import APIError, APIRequestError
+from animica_hooks.errors import AnimicaHooksError, APIError, APIRequestError
 from animica_hooks.sdk.async_client import AsyncClient
 from animica_hooks.sdk.base import BaseClient, complete
 from animica_hooks.sdk.client import Client
 from animica_hooks.sdk.errors import *  # noqa: F403 - what users catch, beside the client
 from animica_hooks.sdk.openai.chat import AsyncChat, Chat
 from animica_hooks.sdk.openai.resources import AsyncModels, Models
-from animica_hooks.sdk.timeout import Timeout
+from animica_hooks.sdk.timeout import NOT_GIVEN, NotGiven, Timeout
 
 if TYPE_CHECKING:
     from animica_hooks.sdk.answer import Answer
     from animica_hooks.sdk.endpoint import Endpoint
     from animica_hooks.sdk.flow import Policy, Request
 
-__all__ = ["Anannas", "AsyncAnannas", "Timeout"]
+__all__ = ["NOT_GIVEN", "Anannas", "AsyncAnannas", "AsyncOpenAI", "NotGiven", "OpenAI"]
+__all__ += ["OpenAIError", "Timeout"]
 __all__ += api_errors.__all__
 
 T = TypeVar("T")
@@ -117,3 +118,9 @@ class AsyncAnannas(Provider, AsyncClient):
         if (error := failure_in(answer, self._settings.key)) is not None:
             raise error
         return answer
+
+
+# The names that the package openai has for them.
+OpenAI = Anannas
+AsyncOpenAI = AsyncAnannas
+OpenAIError = AnimicaHooksError

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import animica_hooks.sdk.errors as api_errors
-from animica_hooks.errors import APIRequestError
+from animica_hooks.errors import AnimicaHooksError, APIRequestError
 from animica_hooks.sdk.async_client import AsyncClient
 from animica_hooks.sdk.base import BaseClient
 from animica_hooks.sdk.client import Client
@@ -19,14 +19,15 @@ from animica_hooks.sdk.openai import endpoints
 from animica_hooks.sdk.openai.chat import AsyncChat, Chat
 from animica_hooks.sdk.openai.resources import AsyncEmbeddings, AsyncModels, Embeddings, Models
 from animica_hooks.sdk.resource import AsyncResource, Resource
-from animica_hooks.sdk.timeout import Timeout
+from animica_hooks.sdk.timeout import NOT_GIVEN, NotGiven, Timeout
 
 if TYPE_CHECKING:
     from animica_hooks.sdk.answer import RawResponse
     from animica_hooks.sdk.flow import Policy, Request
     from animica_hooks.sdk.types.andy import PoolStatusReport
 
-__all__ = ["Andy", "AsyncAndy", "Timeout"]
+__all__ = ["NOT_GIVEN", "Andy", "AsyncAndy", "AsyncOpenAI", "NotGiven", "OpenAI", "OpenAIError"]
+__all__ += ["Timeout"]
 __all__ += api_errors.__all__
 
 # Beside the OpenAI-compatible part of the API, not below it.
@@ -137,3 +138,9 @@ class AsyncAndy(Provider, AsyncClient):
     def pool_status(self) -> AsyncPoolStatus:
         """The pool's hosts and their load: ``await client.pool_status()``."""
         return AsyncPoolStatus(self)
+
+
+# The names that the package openai has for them.
+OpenAI = Andy
+AsyncOpenAI = AsyncAndy
+OpenAIError = AnimicaHooksError

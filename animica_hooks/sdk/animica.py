@@ -12,16 +12,16 @@ from collections.abc import AsyncGenerator, Generator
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import animica_hooks.sdk.errors as api_errors
-from animica_hooks.errors import APIError
+from animica_hooks.errors import AnimicaHooksError, APIError
 from animica_hooks.sdk.async_client import AsyncClient
 from animica_hooks.sdk.base import BaseClient
 from animica_hooks.sdk.client import Client
 from animica_hooks.sdk.endpoint import Endpoint
 from animica_hooks.sdk.errors import *  # noqa: F403 - what users catch, beside the client
 from animica_hooks.sdk.openai import endpoints, resources
-from animica_hooks.sdk.openai.chat import AsyncChat, Chat, Messages, Stop
+from animica_hooks.sdk.openai.chat import AsyncChat, Chat, Messages, Stop, as_sent
 from animica_hooks.sdk.resource import AsyncResource, Resource
-from animica_hooks.sdk.timeout import Timeout
+from animica_hooks.sdk.timeout import NOT_GIVEN, NotGiven, Timeout
 
 if TYPE_CHECKING:
     from animica_hooks.sdk.answer import RawResponse
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from animica_hooks.sdk.types.animica import UsageReport
     from animica_hooks.sdk.types.openai import Completion
 
-__all__ = ["Animica", "AnimicaError", "AsyncAnimica", "Timeout"]
+__all__ = ["NOT_GIVEN", "Animica", "AnimicaError", "AsyncAnimica", "AsyncOpenAI", "NotGiven"]
+__all__ += ["OpenAI", "OpenAIError", "Timeout"]
 __all__ += api_errors.__all__
 
 # The name that animica-ai has for it: one tree for all providers.
@@ -65,6 +66,11 @@ class Completions(Resource):
     def __call__(
         self, model: str, prompt: object, *, stream: bool | None = None, **params: Any
     ) -> plain.CompletionDict | Generator[plain.CompletionDict]:
+        """Return the text as a dict, or with ``stream=True`` a generator of its chunks.
+
+        Raises:
+            AnimicaError: there is none.
+        """
         asked = {"model": model, "prompt": prompt, **params}
         if stream:
             return self._client._plain_stream(endpoints.COMPLETIONS_PLAIN, asked)
@@ -83,7 +89,11 @@ class Completions(Resource):
     def create(
         self, *, stream: bool | None = None, **params: Any
     ) -> Completion | Stream[Completion]:
-        """Return the text, or with ``stream=True`` its chunks as they come."""
+        """Return the text, or with ``stream=True`` its chunks as they come.
+
+        Raises:
+            AnimicaError: there is none.
+        """
         if stream:
             return self._client._stream(endpoints.COMPLETIONS, params)
         return self._client._send(endpoints.COMPLETIONS, params)
@@ -115,6 +125,11 @@ class Embeddings(resources.Embeddings):
         input: object,  # noqa: A002
         **params: Any,
     ) -> plain.EmbeddingListDict:
+        """Return the vectors of a text or a list of texts, in the order of these.
+
+        Raises:
+            AnimicaError: there are none.
+        """
         return self._client._send(
             endpoints.EMBEDDINGS_PLAIN, {"model": model, "input": input, **params}
         )
@@ -126,6 +141,11 @@ class Models(resources.Models):
     __slots__ = ()
 
     def __call__(self, **params: Any) -> plain.ModelListDict:
+        """Return the models.
+
+        Raises:
+            AnimicaError: there is no answer.
+        """
         return self._client._send(endpoints.MODELS_PLAIN, params)
 
 
@@ -135,10 +155,19 @@ class Usage(Resource):
     __slots__ = ()
 
     def __call__(self, **params: Any) -> plain.UsageReportDict:
+        """Return what was used and spent, in US dollars.
+
+        Raises:
+            AnimicaError: there is no answer.
+        """
         return self._client._send(USAGE_PLAIN, params)
 
     def list(self, **params: Any) -> UsageReport:
-        """Return what was used and spent."""
+        """Return what was used and spent, in US dollars.
+
+        Raises:
+            AnimicaError: there is no answer.
+        """
         return self._client._send(USAGE, params)
 
     @property
@@ -221,7 +250,7 @@ class Animica(Provider, Client):
         Raises:
             AnimicaError: there is none.
         """
-        asked = {"model": model, "messages": messages, **params}
+        asked = as_sent({"model": model, "messages": messages, **params})
         if stream:
             return self._plain_stream(endpoints.CHAT_PLAIN, asked)
         return self._send(endpoints.CHAT_PLAIN, asked)
@@ -245,6 +274,7 @@ class AsyncCompletions(AsyncResource):
     async def __call__(
         self, model: str, prompt: object, *, stream: bool | None = None, **params: Any
     ) -> plain.CompletionDict | AsyncGenerator[plain.CompletionDict]:
+        """As ``Completions.__call__``."""
         asked = {"model": model, "prompt": prompt, **params}
         if stream:
             return await self._client._plain_stream(endpoints.COMPLETIONS_PLAIN, asked)
@@ -263,7 +293,7 @@ class AsyncCompletions(AsyncResource):
     async def create(
         self, *, stream: bool | None = None, **params: Any
     ) -> Completion | AsyncStream[Completion]:
-        """Return the text, or with ``stream=True`` its chunks as they come."""
+        """As ``Completions.create``."""
         if stream:
             return await self._client._stream(endpoints.COMPLETIONS, params)
         return await self._client._send(endpoints.COMPLETIONS, params)
@@ -295,6 +325,7 @@ class AsyncEmbeddings(resources.AsyncEmbeddings):
         input: object,  # noqa: A002
         **params: Any,
     ) -> plain.EmbeddingListDict:
+        """As ``Embeddings.__call__``."""
         return await self._client._send(
             endpoints.EMBEDDINGS_PLAIN, {"model": model, "input": input, **params}
         )
@@ -306,6 +337,7 @@ class AsyncModels(resources.AsyncModels):
     __slots__ = ()
 
     async def __call__(self, **params: Any) -> plain.ModelListDict:
+        """As ``Models.__call__``."""
         return await self._client._send(endpoints.MODELS_PLAIN, params)
 
 
@@ -315,10 +347,11 @@ class AsyncUsage(AsyncResource):
     __slots__ = ()
 
     async def __call__(self, **params: Any) -> plain.UsageReportDict:
+        """As ``Usage.__call__``."""
         return await self._client._send(USAGE_PLAIN, params)
 
     async def list(self, **params: Any) -> UsageReport:
-        """Return what was used and spent."""
+        """As ``Usage.list``."""
         return await self._client._send(USAGE, params)
 
     @property
@@ -401,7 +434,13 @@ class AsyncAnimica(Provider, AsyncClient):
         Raises:
             AnimicaError: there is none.
         """
-        asked = {"model": model, "messages": messages, **params}
+        asked = as_sent({"model": model, "messages": messages, **params})
         if stream:
             return await self._plain_stream(endpoints.CHAT_PLAIN, asked)
         return await self._send(endpoints.CHAT_PLAIN, asked)
+
+
+# The names that the package openai has for them.
+OpenAI = Animica
+AsyncOpenAI = AsyncAnimica
+OpenAIError = AnimicaHooksError

@@ -28,11 +28,17 @@ if TYPE_CHECKING:
 
     from animica_hooks.sdk.endpoint import Endpoint
     from animica_hooks.sdk.flow import Policy, Request
-    from animica_hooks.sdk.options import Headers, Query
+    from animica_hooks.sdk.options import GivenHeaders, Query
     from animica_hooks.sdk.ratelimit import RateLimit
     from animica_hooks.sdk.timeout import AnyTimeout, Timeout, Unset
 
 LOGGER = "animica_hooks.sdk"
+
+_COMMON_HEADERS = (
+    ("Accept", "application/json"),
+    ("Content-Type", "application/json"),
+    ("User-Agent", "animica-hooks"),
+)
 
 
 class _Secret(str):
@@ -94,7 +100,7 @@ class BaseClient:
         max_retries: int | Unset = UNSET,
         deadline: float | None = None,
         first_token_timeout: float | None = None,
-        default_headers: Headers | None = None,
+        default_headers: GivenHeaders | None = None,
         default_query: Query | None = None,
         proxy: str | Mapping[str, str | None] | None = None,
         proxies: str | Mapping[str, str | None] | None = None,
@@ -108,7 +114,7 @@ class BaseClient:
         self._settings = Settings(
             address=address,
             key=key,
-            own_headers=[*authorised, *_common_headers(), *self.own_headers],
+            own_headers=[*authorised, *_COMMON_HEADERS, *self.own_headers],
         ).changed(
             timeout=timeout,
             max_retries=max_retries,
@@ -163,7 +169,16 @@ class BaseClient:
         return f"<{type(self).__name__} {self._settings.address.origin}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError(f"a {type(self).__name__} holds a key and connections: make one there")
+        raise TypeError(f"an {type(self).__name__} holds a key and connections: make one there")
+
+    @property
+    def api_key(self) -> str:
+        """Not shown: what has a client need not have its key.
+
+        Raises:
+            AttributeError: always; without this, a key that is set here would be silently ignored.
+        """
+        raise AttributeError("a client does not show its key; for another, make another client.")
 
     @property
     def base_url(self) -> str:
@@ -194,7 +209,7 @@ class BaseClient:
         max_retries: int | Unset = UNSET,
         deadline: float | Unset | None = UNSET,
         first_token_timeout: float | Unset | None = UNSET,
-        default_headers: Headers | None = None,
+        default_headers: GivenHeaders | None = None,
         default_query: Query | None = None,
     ) -> Self:
         """Return this client with other options; it shares the connections.
@@ -219,14 +234,6 @@ class BaseClient:
     copy = with_options
 
 
-def _common_headers() -> list[tuple[str, str]]:
-    return [
-        ("Accept", "application/json"),
-        ("Content-Type", "application/json"),
-        ("User-Agent", "animica-hooks"),
-    ]
-
-
 def _log_if_wanted() -> None:
     """Show what is sent on standard error, where ``ANIMICA_LOG=debug`` asks for it."""
     if os.environ.get("ANIMICA_LOG", "").strip().lower() != "debug":
@@ -239,11 +246,14 @@ def _log_if_wanted() -> None:
         logger.addHandler(logging.StreamHandler())
 
 
-def note(request: Request, outcome: Answer | APIError, began: float) -> None:
+def log_outcome(request: Request, outcome: Answer | APIError, began: float) -> None:
     """Log one request: without its query, headers and body."""
     # Where nobody has imported logging nobody listens, and importing it would only take time.
     logging = sys.modules.get("logging")
-    if logging is None or not (logger := logging.getLogger(LOGGER)).isEnabledFor(10):
+    if logging is None:
+        return
+    logger = logging.getLogger(LOGGER)
+    if not logger.isEnabledFor(logging.DEBUG):
         return
     logger.debug(
         "%s %s: %s in %.0f ms, request id %s",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from animica_hooks.errors import APIError
 from animica_hooks.sdk.answer import Answer, RawResponse
-from animica_hooks.sdk.base import BaseClient, complete, is_stream, note, refuse_stream
+from animica_hooks.sdk.base import BaseClient, complete, is_stream, log_outcome, refuse_stream
 from animica_hooks.sdk.endpoint import unusable
 from animica_hooks.sdk.flow import Wait, exchange
 from animica_hooks.sdk.transports.choice import Connections
@@ -59,9 +59,9 @@ class Client(BaseClient):
             if not request.stream or not 200 <= incoming.status < 300:
                 _read(answer, incoming)
         except APIError as error:
-            note(request, error, began)
+            log_outcome(request, error, began)
             raise
-        note(request, answer, began)
+        log_outcome(request, answer, began)
         return answer, incoming
 
     def _answer(self, endpoint: Endpoint[T, C], params: dict[str, Any]) -> Answer:

@@ -7,7 +7,7 @@ Rule 2: an answer that is JSON is never an error: what does not fit a type is le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -22,9 +22,23 @@ def _foreign(value: object) -> object:
         return dump(mode="json", exclude_unset=True)
     if isinstance(value, Mapping):
         return dict(value)
+    if isinstance(value, Iterator):
+        return _finite(msgspec.to_builtins(list(value), enc_hook=_foreign))
     if isinstance(value, Iterable):
         return list(value)
     raise NotImplementedError
+
+
+def _finite(items: object) -> object:
+    """Return what an iterator gave, which can not be looked through again for what is no number.
+
+    Raises:
+        APIRequestError: it gave such.
+    """
+    place = _not_a_number(items)
+    if place is not None:
+        raise APIRequestError(f"the request has an iterator whose {place} is NaN or infinite.")
+    return items
 
 
 _ENCODER = msgspec.json.Encoder(enc_hook=_foreign)

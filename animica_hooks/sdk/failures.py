@@ -17,6 +17,7 @@ from animica_hooks.sdk.answer import Answer
 from animica_hooks.sdk.codec import decode
 
 MAX_MESSAGE = 500
+MAX_DEPTH = 100
 _STATUS = re.compile("[45][0-9]{2}")
 
 _BY_STATUS: dict[int, type[APIStatusError]] = {
@@ -83,7 +84,7 @@ def from_answer(answer: Answer, *, key: str | None, retry_after: float | None) -
         key: the API's key, which is taken out of whatever the API says.
         retry_after: seconds that the API asked to wait.
     """
-    body = _body(_without_key(answer.content, key))
+    body = _body(answer.content, key)
     message, fields = _read(body)
     return class_of(answer.status)(
         scrub(message, MAX_MESSAGE) or f"the API answered with status {answer.status}",
@@ -98,7 +99,7 @@ def from_answer(answer: Answer, *, key: str | None, retry_after: float | None) -
 
 def from_event(data: bytes, *, key: str | None) -> APIError:
     """Return the error that an event of a stream tells; of the class its status would have had."""
-    body = _body(_without_key(data, key))
+    body = _body(data, key)
     message, fields = _read(body)
     status = _status_of(fields)
     kind = APIError if status is None else class_of(status)
@@ -106,15 +107,34 @@ def from_event(data: bytes, *, key: str | None) -> APIError:
     return kind(text, status=status, body=body, request_id=_own_id(body), **fields)
 
 
-def _without_key(content: bytes, key: str | None) -> bytes:
-    return content.replace(key.encode(), b"***") if key else content
-
-
-def _body(content: bytes) -> Any:
+def _body(content: bytes, key: str | None) -> Any:
+    """Return the JSON's objects, or text, without the API's key."""
     try:
-        return decode(content)
+        return _without_key(decode(content), key, 0)
     except ValueError:
-        return content.decode("utf-8", "replace")
+        return _without_key(content.decode("utf-8", "replace"), key, 0)
+
+
+def _without_key(value: Any, key: str | None, depth: int) -> Any:
+    """Take the key out of all text; after decoding, because JSON can write it in several ways.
+
+    Raises:
+        ValueError: the value is nested deeper than any error is, and than it could be pickled.
+    """
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    match value:
+        case str():
+            return value.replace(key, "***") if key else value
+        case dict():
+            return {
+                _without_key(name, key, depth): _without_key(inner, key, depth + 1)
+                for name, inner in value.items()
+            }
+        case list():
+            return [_without_key(inner, key, depth + 1) for inner in value]
+        case _:
+            return value
 
 
 def _read(body: Any) -> tuple[str, Fields]:

@@ -170,7 +170,11 @@ def _judge(answer: Answer, policy: Policy) -> tuple[float | None, APIError]:
 
 
 def _attempt(request: Request, policy: Policy, deadline: float | None) -> Steps:
-    """Send the request, following redirects; the answer is of any other status."""
+    """Send the request, following redirects; the answer is of any other status.
+
+    ``request.deadline`` becomes the attempt's own, which is earlier while a first token is awaited:
+    whoever reads the stream takes it from there.
+    """
     now = policy.clock() if deadline is not None or policy.first_token_timeout else 0.0
     if deadline is not None and now >= deadline:
         raise APITimeoutError("the deadline passed before the request could be sent")

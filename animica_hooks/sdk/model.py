@@ -31,27 +31,53 @@ class Model(msgspec.Struct, dict=True, omit_defaults=True):
     # Fields that hold models, or lists of them: they are told where in the answer they stand.
     _inner: ClassVar[tuple[str, ...]] = ()
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, *, exclude_none: bool = False) -> dict[str, Any]:
         """Return all that the API sent of this, fields that this package does not know included.
 
         What a program made itself, instead of an API, is returned with the fields that are set.
+
+        Args:
+            exclude_none: leave out what is null, at any depth.
         """
         source: Source | None = self.__dict__.get("_source")
-        if source is None:
-            made: dict[str, Any] = msgspec.to_builtins(self)
-            return made
-        found = _found(source)
-        return found if isinstance(found, dict) else {}
+        found = _made(self) if source is None else _found(source)
+        if not isinstance(found, dict):
+            return {}
+        return _without_none(found) if exclude_none else found
 
-    def to_json(self, *, indent: int | None = None) -> str:
+    def to_json(self, *, indent: int | None = None, exclude_none: bool = False) -> str:
         """Return ``to_dict()`` as JSON."""
         import json
 
-        return json.dumps(self.to_dict(), indent=indent)
+        return json.dumps(self.to_dict(exclude_none=exclude_none), indent=indent)
 
-    # The names that these have in the official clients.
-    model_dump = to_dict
-    model_dump_json = to_json
+    def model_dump(
+        self,
+        *,
+        mode: str = "python",  # noqa: ARG002 - what these two ask for is so anyway
+        exclude_none: bool = False,
+        exclude_unset: bool = True,  # noqa: ARG002
+    ) -> dict[str, Any]:
+        """Return ``to_dict()``, by its name in the official clients.
+
+        In either mode these are JSON's objects, and what the API did not send is never in them.
+        """
+        return self.to_dict(exclude_none=exclude_none)
+
+    def model_dump_json(
+        self,
+        *,
+        indent: int | None = None,
+        exclude_none: bool = False,
+        exclude_unset: bool = True,  # noqa: ARG002 - it is so anyway
+    ) -> str:
+        """Return ``to_json()``, by its name in the official clients."""
+        return self.to_json(indent=indent, exclude_none=exclude_none)
+
+    if not TYPE_CHECKING:
+        # pydantic 1 has these names for them; to checkers the first would hide the type's.
+        dict = to_dict
+        json = to_json
 
     @property
     def extra(self) -> dict[str, Any]:
@@ -61,7 +87,7 @@ class Model(msgspec.Struct, dict=True, omit_defaults=True):
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what is no field.
-        if not name.startswith("_") and "_source" in self.__dict__:
+        if not name.startswith("_") and self.__dict__:
             found = self.to_dict()
             if name in found:
                 return found[name]
@@ -105,6 +131,42 @@ class Result(Model):
 
     # The name that the official clients have for it.
     _request_id = request_id
+
+
+def as_sent(value: object) -> object:
+    """Return an answer's object, or a list of them, as a request repeats it; the rest as it is.
+
+    What the API sent must come back whole, with fields that this package does not know: signatures
+    of a model's thoughts are such. A program may have changed the fields that are known.
+    """
+    if isinstance(value, list):
+        return [as_sent(one) if isinstance(one, Model) else one for one in value]
+    if not isinstance(value, Model):
+        return value
+    return {**_set_fields(value), **value.extra}
+
+
+def keep_unknown(whole: Model, part: Model) -> None:
+    """Keep what the API sent in a part beside the known fields: the newest of each name."""
+    if unknown := part.extra:
+        whole.__dict__.setdefault("_unknown", {}).update(unknown)
+
+
+def _made(model: Model) -> dict[str, Any]:
+    """Return what a program has made as a dict, or what a stream has added up to."""
+    return {**model.__dict__.get("_unknown", {}), **_set_fields(model)}
+
+
+def _set_fields(model: Model) -> dict[str, Any]:
+    blank = type(model)()
+    known = {name: getattr(model, name) for name in model.__struct_fields__}
+    return {name: as_sent(one) for name, one in known.items() if one != getattr(blank, name)}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_none(one) for name, one in value.items() if one is not None}
+    return [_without_none(one) for one in value] if isinstance(value, list) else value
 
 
 def _found(source: Source) -> Any:

@@ -20,7 +20,12 @@ from animica_hooks.sdk.timeout import UNSET, Timeout, check_seconds, timeout_fro
 # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
-Headers = Mapping[str, str | None]
+# What says where a request goes and where it ends is the transport's to write: twice, proxies and
+# servers would read it in two ways.
+_OURS = frozenset({"content-length", "host", "transfer-encoding"})
+
+# Headers to send, by name; None leaves one out.
+GivenHeaders = Mapping[str, str | None]
 Query = Mapping[str, object]
 
 
@@ -43,7 +48,7 @@ class CallOptions(TypedDict, total=False):
     first_token_timeout: float | None
     max_retries: int
     idempotency_key: str
-    extra_headers: Headers
+    extra_headers: GivenHeaders
     extra_query: Query
     extra_body: Mapping[str, object]
 
@@ -73,10 +78,13 @@ def check_header(name: object, value: object) -> tuple[str, str]:
     """Return a header that is safe to send.
 
     Raises:
-        APIRequestError: it could break out of its line; the message has its name only.
+        APIRequestError: it could break out of its line, or is the transport's own; the message has
+            its name only.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise APIRequestError("a header's name must be letters, digits and hyphens.")
+    if name.lower() in _OURS:
+        raise APIRequestError(f"the header {name} is written by the client: leave it out.")
     text = value if isinstance(value, str) else str(value)
     if not text.isprintable() or not _is_latin(text) or text != text.strip(" "):
         raise APIRequestError(f"the header {name} has characters that a header can not have.")
@@ -88,18 +96,25 @@ def _is_latin(text: str) -> bool:
 
 
 def encode_query(*parts: Query | None) -> str:
-    """Return the query of these, later ones laid over earlier, with its question mark."""
+    """Return the query of these, later ones laid over earlier, with its question mark.
+
+    Raises:
+        APIRequestError: it has text that is not UTF-8.
+    """
     merged = {name: value for part in parts if part for name, value in part.items()}
     pairs = [(name, _word(one)) for name, value in merged.items() for one in _several(value)]
     if not pairs:
         return ""
     from urllib.parse import quote, urlencode
 
-    return "?" + urlencode(pairs, quote_via=quote)
+    try:
+        return "?" + urlencode(pairs, quote_via=quote)
+    except UnicodeEncodeError:
+        raise APIRequestError("the query has text with lone surrogates, not UTF-8.") from None
 
 
 def _several(value: object) -> Iterable[object]:
-    if value is None:
+    if value is None or value is UNSET:
         return ()
     return value if isinstance(value, list | tuple) else (value,)
 
@@ -154,7 +169,7 @@ class Settings:
         max_retries: object = UNSET,
         deadline: object = UNSET,
         first_token_timeout: object = UNSET,
-        default_headers: Headers | None = None,
+        default_headers: GivenHeaders | None = None,
         default_query: Query | None = None,
     ) -> Settings:
         """Return these settings with changes; headers and query are laid over those there are.
@@ -183,9 +198,9 @@ class Settings:
         """Make once what every request begins with."""
         try:
             self.sent_headers = _overlaid(list(self.own_headers), self.default_headers)
+            self.query = encode_query(self.default_query)
         except APIRequestError as error:
-            raise ConfigurationError(f"default_headers: {error}") from None
-        self.query = encode_query(self.default_query)
+            raise ConfigurationError(f"default_headers or default_query: {error}") from None
 
     def request(
         self, method: str, path: str, params: dict[str, Any], *, stream: bool
@@ -204,7 +219,9 @@ class Settings:
         """
         options: dict[str, Any] = {}
         if not _CALL_OPTIONS.isdisjoint(params):
-            options = {name: params.pop(name) for name in _CALL_OPTIONS & params.keys()}
+            given = {name: params.pop(name) for name in _CALL_OPTIONS & params.keys()}
+            options = {name: value for name, value in given.items() if value is not UNSET}
+            _check_mappings(options)
         body = None
         query = self.query
         if method == "POST":
@@ -259,13 +276,20 @@ class Settings:
         return headers, repeatable
 
 
+def _check_mappings(options: Mapping[str, object]) -> None:
+    for name in ("extra_headers", "extra_query", "extra_body"):
+        value = options.get(name)
+        if value is not None and not isinstance(value, Mapping):
+            raise APIRequestError(f"{name} must be a mapping, not {type(value).__name__}.")
+
+
 def _own_key(key: object) -> tuple[str, str]:
     if not isinstance(key, str) or not key.strip():
         raise APIRequestError("idempotency_key must be a string that is not blank.")
     return check_header("Idempotency-Key", key)
 
 
-def _overlaid(pairs: flow.Pairs, more: Headers) -> flow.Pairs:
+def _overlaid(pairs: flow.Pairs, more: GivenHeaders) -> flow.Pairs:
     checked = {
         check_header(name, "")[0].lower(): value if value is None else check_header(name, value)
         for name, value in more.items()
@@ -277,7 +301,7 @@ def _overlaid(pairs: flow.Pairs, more: Headers) -> flow.Pairs:
 def _body(params: dict[str, Any], extra: Mapping[str, object] | None) -> bytes:
     from animica_hooks.sdk.codec import encode
 
-    body = {name: value for name, value in params.items() if value is not None}
+    body = {n: value for n, value in params.items() if value is not None and value is not UNSET}
     if extra:
         body.update(extra)
     return encode(body)

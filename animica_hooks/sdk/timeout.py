@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from typing import Final, Protocol, TypeAlias, final
+from typing import Any, Final, Protocol, TypeAlias, final
 
 from animica_hooks.errors import ConfigurationError
+
+# What the kernel's calls take: milliseconds in 31 bits, rounded down.
+LONGEST_S = 2_000_000
 
 # The official clients' ten minutes, which a long answer of a large model can take.
 READ_S = 600.0
@@ -16,24 +18,33 @@ CONNECT_S = 10.0
 class Unset:
     """The type of ``UNSET``: what was not given, where None has a meaning of its own."""
 
+    def __bool__(self) -> bool:
+        return False
+
     def __repr__(self) -> str:
         return "UNSET"
 
 
 UNSET: Final = Unset()
 
+# The names that the official clients have for them: an argument of this value is left out.
+NotGiven = Unset
+NOT_GIVEN: Final[Any] = UNSET
+
 
 def check_seconds(name: str, value: object) -> float | None:
     """Return seconds as a float, or None for no limit.
 
     Raises:
-        ConfigurationError: it is no number above zero.
+        ConfigurationError: it is no number above zero, or longer than can be waited for.
     """
     if value is None:
         return None
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= LONGEST_S:
         return float(value)
-    raise ConfigurationError(f"{name} must be seconds above 0, or None for no limit.")
+    raise ConfigurationError(
+        f"{name} must be seconds above 0, at most {LONGEST_S:,}, or None for no limit."
+    )
 
 
 @final
@@ -83,7 +94,7 @@ class Timeout:
         )
 
 
-class Steps(Protocol):
+class TimeoutLike(Protocol):
     """A limit for each step, as ``httpx.Timeout`` has them."""
 
     @property
@@ -96,7 +107,7 @@ class Steps(Protocol):
     def pool(self) -> float | None: ...
 
 
-AnyTimeout: TypeAlias = float | Timeout | Steps | None
+AnyTimeout: TypeAlias = float | Timeout | TimeoutLike | None
 
 DEFAULT = Timeout(READ_S, connect=CONNECT_S)
 

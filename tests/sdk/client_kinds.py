@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import to_thread
+from apiserver import Space
+
 # What each provider's chat is asked for.
 CHAT_MODELS = {
     "animica": "anm-fast-8b",
@@ -116,6 +119,11 @@ async def items(stream: Any) -> AsyncGenerator[Any, None]:
 def request_id_of(answer: Any) -> str | None:
     """Return the id of an answer's request, by the name that the package gives it."""
     return getattr(answer, "_request_id", None) or getattr(answer, "request_id", None)
+
+
+async def until_open(space: Space, connections: int) -> None:
+    """Wait until so many connections are open."""
+    await to_thread.run_sync(space.wait_for, lambda: space.open_connections == connections)
 
 
 async def collected(stream: Any) -> list[Any]:

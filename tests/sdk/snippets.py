@@ -24,7 +24,12 @@ HOSTS = {
     "http://my.test.server.example.com:8083": "anthropic",
 }
 # The clients that the snippets make without naming their server.
-CLIENTS = {"Animica": "animica", "Anthropic": "anthropic", "AsyncAnthropic": "anthropic"}
+CLIENTS = {
+    "Animica": "animica",
+    "AsyncAnimica": "animica",
+    "Anthropic": "anthropic",
+    "AsyncAnthropic": "anthropic",
+}
 
 
 def load(provider: str) -> dict[str, str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -250,16 +248,3 @@ def test_what_the_api_has_not_the_client_has_not() -> None:
     assert [False, False] == [hasattr(client, name) for name in ("embeddings", "completions")]
     assert anannas.InsufficientCreditsError is InsufficientCreditsError
     assert {"APIError", "InsufficientCreditsError", "RateLimitError"} <= {*anannas.__all__}
-
-
-def test_importing_anannas_loads_nothing_of_the_others() -> None:
-    """Nor what only a request needs."""
-    code = (
-        "import sys\nfrom animica_hooks.sdk import Anannas\nAnannas('anm_test_x')\n"
-        "print(*[name for name in sys.modules if name.startswith('animica_hooks.sdk.')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.removeprefix("animica_hooks.sdk.") for name in done.stdout.split()}
-
-    assert "anannas" in loaded
-    assert set() == {"animica", "andy", "anthropic", "types.openai", "codec", "stream"} & loaded

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -214,16 +212,3 @@ def test_the_defaults_are_those_of_the_document(kind_of: Any) -> None:
     assert "https://mindcraft.riqvip.dev/api/andy/v1" == client.base_url
     assert not hasattr(client, "completions")
     assert {"APIError", "RateLimitError", "APITimeoutError"} <= {*andy.__all__}
-
-
-def test_importing_andy_loads_nothing_of_the_others() -> None:
-    """Nor what only a request needs."""
-    code = (
-        "import sys\nfrom animica_hooks.sdk import Andy\nAndy('anm_test_x')\n"
-        "print(*[name for name in sys.modules if name.startswith('animica_hooks.sdk.')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = {name.removeprefix("animica_hooks.sdk.") for name in done.stdout.split()}
-
-    assert "andy" in loaded
-    assert set() == {"animica", "anannas", "anthropic", "types.andy", "codec", "stream"} & loaded

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -392,23 +389,3 @@ async def test_options_of_a_call_are_checked_first(kind: Any, space: Space) -> N
             await collected(client.messages.create(**ASK, stream=True))
 
     assert [] == space.requests
-
-
-def test_importing_it_loads_nothing_of_others() -> None:
-    """Neither other providers, nor types, nor what only streams need; the names are there."""
-    code = (
-        "import json, sys\nfrom animica_hooks.sdk import anthropic, Anthropic, AsyncAnthropic\n"
-        "assert (anthropic.Anthropic, anthropic.AsyncAnthropic) == (Anthropic, AsyncAnthropic)\n"
-        "Anthropic(api_key='x')\nprint(json.dumps([*sys.modules]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = [
-        name.removeprefix("animica_hooks.sdk.")
-        for name in json.loads(done.stdout)
-        if name.startswith("animica_hooks.sdk.")
-    ]
-
-    assert "anthropic" in loaded
-    strangers = {"animica", "andy", "anannas", "openai", "types", "codec", "model", "stream"}
-    assert set() == strangers & {*loaded, "anthropic.accumulate"}
-    assert "anthropic.accumulate" not in loaded

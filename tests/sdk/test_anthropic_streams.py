@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from anyio import to_thread
 from apiserver import Hold, Space, steps
-from client_kinds import collected, items, result
+from client_kinds import collected, items, result, until_open
 
 from animica_hooks.sdk import anthropic
 
@@ -98,11 +97,6 @@ async def final(client: Any, look: Callable[[Any], None] | None = None, **option
         async for _ in stream:
             _ = look and look(stream)
         return await stream.get_final_message()
-
-
-async def until(space: Space, connections: int) -> None:
-    """Wait until so many connections are open."""
-    await to_thread.run_sync(space.wait_for, lambda: space.open_connections == connections)
 
 
 @pytest.mark.parametrize("size", [None, 1, 3, 1000])
@@ -483,18 +477,18 @@ async def test_leaving_early_frees_the_connection(client: Any, space: Space, hel
     if not helped:
         stream = await result(client.messages.create(**ASK, stream=True))
         await anext(items(stream))
-        await until(space, 1)
+        await until_open(space, 1)
         await result(stream.close())
     elif isinstance(client, anthropic.Anthropic):
         with client.messages.stream(**ASK) as helper:
             assert "You" == next(iter(helper.text_stream))
-            await until(space, 1)
+            await until_open(space, 1)
     else:
         async with client.messages.stream(**ASK) as helper:
             assert "You" == await anext(helper.text_stream)
-            await until(space, 1)
+            await until_open(space, 1)
 
-    await until(space, 0)
+    await until_open(space, 0)
 
 
 async def test_older_completions_are_streamed(client: Any, space: Space) -> None:

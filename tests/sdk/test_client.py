@@ -77,6 +77,17 @@ async def test_resources_return_typed_objects(kind: Any, space: Space) -> None:
     assert (chat.request_id, chat.to_dict()) == (copy(chat).request_id, copy(chat).to_dict())
 
 
+@pytest.mark.parametrize("raw", [True, False])
+async def test_embeddings_are_asked_for_as_numbers(kind: Any, space: Space, raw: bool) -> None:
+    """Not every compatible server has base64; who asks for it gets it."""
+    async with made(kind, space) as client:
+        resource = client.embeddings.with_raw_response if raw else client.embeddings
+        await result(resource.create(model="anm-embed", input="a"))
+        await result(resource.create(model="anm-embed", input="a", encoding_format="base64"))
+
+    assert ["float", "base64"] == [sent.json["encoding_format"] for sent in space.requests]
+
+
 async def test_what_is_sent(kind: Any, space: Space) -> None:
     """Key, JSON, what is unknown; None is left out; extra body, query and headers are added."""
     async with made(kind, space, default_headers={"X-A": "1"}, default_query={"q": [1, 2]}) as own:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from anyio import to_thread
 from apiserver import Hold, Space, steps
-from client_kinds import collected, items, result
+from client_kinds import collected, items, result, until_open
 
 from animica_hooks import errors
 from animica_hooks.sdk import Animica, AsyncAnimica
@@ -32,11 +32,6 @@ def text_of(chunks: list[Any]) -> str:
     """The text of typed or plain chunks."""
     plain = [chunk if isinstance(chunk, dict) else chunk.to_dict() for chunk in chunks]
     return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in plain)
-
-
-async def until(space: Space, connections: int) -> None:
-    """Wait until so many connections are open."""
-    await to_thread.run_sync(space.wait_for, lambda: space.open_connections == connections)
 
 
 @pytest.mark.parametrize("size", [None, 1, 3, 1000])
@@ -115,6 +110,26 @@ async def test_a_stream_without_its_last_line_is_whole(client: Any, space: Space
 
     assert SAID == text_of(await collected(client.chat.completions.create(**CHAT, stream=True)))
     assert "a" == text_of(await collected(client.chat.completions.create(**CHAT, stream=True)))
+    await result(client.close())
+
+
+@pytest.mark.parametrize("flat", [True, False])
+async def test_a_stream_ends_when_all_its_choices_have(
+    client: Any, space: Space, flat: bool
+) -> None:
+    """Without [DONE], one finish reason of two choices is a stream that was cut short."""
+    space.always(
+        steps.streamed(
+            'data: {"choices":[{"index":0,"delta":{"content":"a"}}]}\n\n',
+            'data: {"choices":[{"index":1,"delta":{"content":"b"}}]}\n\n',
+            'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n',
+        )
+    )
+    method = client.chat_completions if flat else client.chat.completions.create
+    with pytest.raises(errors.StreamInterrupted) as caught:
+        await collected(method(**CHAT, n=2, stream=True))
+
+    assert "a" == caught.value.partial_text
     await result(client.close())
 
 
@@ -259,10 +274,10 @@ async def test_leaving_early_frees_the_connection(client: Any, space: Space, beg
     stream = await result(client.chat.completions.create(**CHAT, stream=True))
     if begun:
         await anext(items(stream)) if hasattr(stream, "__anext__") else next(stream)
-    await until(space, 1)
+    await until_open(space, 1)
     await result(stream.close())
 
-    await until(space, 0)
+    await until_open(space, 0)
     await result(stream.close())
     assert [] == await collected(stream)
     await result(client.close())
@@ -286,7 +301,7 @@ async def test_a_stream_is_left_while_it_is_read(client: Any, space: Space) -> N
     with pytest.raises(errors.StreamInterrupted) as caught:
         await asyncio.wait_for(reading, 10)
     assert "You" == caught.value.partial_text
-    await until(space, 0)
+    await until_open(space, 0)
     hold.release()
     assert "data" in await result(client.models())
     await result(client.close())
@@ -302,7 +317,7 @@ async def test_a_stream_that_is_forgotten_frees_its_connection(client: Any, spac
             await stream.__anext__() if hasattr(stream, "__anext__") else next(stream)
         del stream
         gc.collect()
-        await until(space, 0)
+        await until_open(space, 0)
     await result(client.close())
 
 
@@ -334,7 +349,7 @@ async def test_helpers_add_up(client: Any, space: Space) -> None:
     assert ("assistant", "stop") == (whole.choices[0].message.role, whole.choices[0].finish_reason)
     assert whole.usage is stream.usage is not None
     assert whole.usage.total_tokens > 0
-    assert stream.current_completion is whole
+    assert stream.current_completion_snapshot is whole
     assert whole.request_id == stream.request_id is not None
     await result(client.close())
 

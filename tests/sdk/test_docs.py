@@ -24,13 +24,25 @@ def test_page(space: Space) -> None:
     page = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
     namespace: dict[str, Any] = {}
 
-    first, stream, errors = BLOCK.findall(page)
+    first, awaited, stream, errors = BLOCK.findall(page)
 
     assert "You said: Write a haiku about mining. req_" in snippets.run(first, space, namespace)
+    assert "You said: Hello" == snippets.run(awaited, space, namespace)
     told = snippets.run(stream, space, namespace)
     assert "You said: Tell me a story." in told
     assert told.splitlines()[-1].removeprefix("You said: Tell me a story.").isdigit()
     assert "" == snippets.run(errors, space, namespace)
+
+
+def test_imports(space: Space) -> None:
+    """Each line of the page's table of imports brings what it names."""
+    page = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
+
+    lines = re.findall(r"\| `(from animica_hooks[^`]*)` \|", page)
+
+    assert 5 == len(lines)
+    for line in lines:
+        assert "" == snippets.run(line, space, {})
 
 
 def test_readme(space: Space) -> None:

@@ -31,6 +31,7 @@ class Driven:
         first_token: float | None = None,
         rand: float = 0.0,
         took: float = 0.0,
+        overslept: float = 0.0,
         method: str = "POST",
     ) -> None:
         self.now = 100.0
@@ -39,6 +40,7 @@ class Driven:
         self.deadlines: list[float | None] = []
         self._outcomes = list(outcomes)
         self._took = took
+        self._overslept = overslept
         request = Request(
             address=Address("https://api.example.com/v1"),
             method=method,
@@ -68,7 +70,7 @@ class Driven:
                 step = advance()
                 if isinstance(step, Wait):
                     self.waits.append(step.seconds)
-                    self.now += step.seconds
+                    self.now += step.seconds + self._overslept
                     advance = lambda: self._steps.send(None)  # noqa: E731
                     continue
                 self.requests.append(step)
@@ -259,7 +261,7 @@ def test_one_deadline_spans_all_attempts() -> None:
 
     assert ([0.5], 2) == (driven.waits, len(driven.requests))
     assert "deadline" in caught.value.__notes__[0]
-    assert {101.2} == {request.deadline for request in driven.requests}
+    assert [101.2, 101.2] == driven.deadlines
 
 
 def test_a_deadline_that_has_passed_sends_nothing() -> None:
@@ -273,10 +275,19 @@ def test_a_deadline_that_has_passed_sends_nothing() -> None:
 
 def test_the_first_token_has_a_time_of_its_own_in_each_attempt() -> None:
     """It counts from the attempt's begin, and never beyond the call's deadline."""
-    driven = Driven(answer(503), OK, first_token=5.0, deadline=8.0, took=2.0)
+    driven = Driven(answer(503), answer(503), OK, first_token=5.0, deadline=8.0, took=2.0)
     driven.run()
 
-    assert [105.0, 107.5] == driven.deadlines
+    assert [105.0, 107.5, 108.0] == driven.deadlines
+
+
+def test_a_wait_that_ends_too_late_sends_nothing_more() -> None:
+    """A sleep may take longer than asked: the deadline is looked at once more after it."""
+    driven = Driven(answer(503), deadline=1.0, overslept=0.6)
+    with pytest.raises(APITimeoutError, match="deadline"):
+        driven.run()
+
+    assert 1 == len(driven.requests)
 
 
 REDIRECTS = [301, 302, 303, 307, 308]

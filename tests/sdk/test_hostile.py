@@ -69,6 +69,15 @@ def test_an_answer_without_end_is_given_up(
         _feed_on(reply, more)
 
 
+@pytest.mark.parametrize("more", [b"0\r\nX: ", b"0\r\nX", b"5;"])
+def test_what_is_no_body_has_a_largest_size(more: bytes) -> None:
+    """Of one trailer or extension of a chunk, too: the parser takes ever longer for each piece."""
+    reply = Reply()
+    reply.feed(CHUNKED + b"1\r\na\r\n" + more)
+    with pytest.raises(errors.APIResponseError, match="no more of its body"):
+        _feed_on(reply, b"a" * 1000)
+
+
 def test_a_stream_has_no_largest_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was taken is not held any more."""
     monkeypatch.setattr(transports, "MAX_HELD_BYTES", 1000)

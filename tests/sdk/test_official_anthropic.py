@@ -16,6 +16,7 @@ from client_kinds import (
     items,
     request_id_of,
     result,
+    until_open,
 )
 
 QUESTION = [{"role": "user", "content": "Hello, you!"}]
@@ -217,4 +218,4 @@ async def test_a_closed_stream_is_seen(client: Any, kind: Kind, space: Space) ->
     await arriving.aclose()
 
     await to_thread.run_sync(space.wait_for, lambda: space.last.broken_off)
-    await to_thread.run_sync(space.wait_for, lambda: space.open_connections == 0)
+    await until_open(space, 0)

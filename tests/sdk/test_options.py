@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +71,9 @@ def test_a_base_url_is_taken_apart(url: str, origin: str, path: str) -> None:
         "",
         17,
         b"https://api.example.com",
+        # Letters that are s and i to those who ignore case.
+        "https://\u017fample.com",
+        "https://api.example.com/\u0130",
     ],
 )
 def test_a_base_url_that_may_mislead_is_refused(url: Any) -> None:
@@ -129,8 +133,8 @@ def test_timeouts_are_seconds_or_objects(given: Any, expected: tuple[Any, ...]) 
 
 
 def test_ten_minutes_is_the_default() -> None:
-    """A long answer of a large model takes its time."""
-    assert 600.0 == Animica("x")._settings.timeout.read
+    """A long answer of a large model takes its time; a connection does not."""
+    assert Timeout(600.0, connect=10.0) == Animica("x").timeout
 
 
 @pytest.mark.parametrize(
@@ -142,6 +146,9 @@ def test_ten_minutes_is_the_default() -> None:
         {"timeout": math.inf},
         {"timeout": True},
         {"timeout": "5"},
+        {"timeout": 1e7},
+        {"timeout": 10**400},
+        {"deadline": 1e308},
         {"max_retries": -1},
         {"max_retries": 1.5},
         {"max_retries": True},
@@ -150,6 +157,8 @@ def test_ten_minutes_is_the_default() -> None:
         {"first_token_timeout": -1},
         {"default_headers": {"x y": "1"}},
         {"default_headers": {"x": "a\r\nb"}},
+        {"default_headers": {"content-length": "1"}},
+        {"default_query": {"x": "\ud800"}},
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
@@ -158,6 +167,25 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
         Animica("x", **options)
     with pytest.raises(ConfigurationError):
         Animica("x").with_options(**options)
+
+
+@pytest.mark.parametrize("where", ["client", "copy", "call", "call over client"])
+def test_options_hold_wherever_they_are_given(where: str) -> None:
+    """At the client, its copy or the call, which has the last word; none of them is sent."""
+    wanted = {"timeout": 7, "deadline": 30, "first_token_timeout": 3, "max_retries": 5}
+    other = dict.fromkeys(wanted, 1)
+    client = Animica("x", **{"client": wanted, "call over client": other}.get(where, {}))
+    if where == "copy":
+        client = client.with_options(**wanted)
+    began = time.monotonic()
+    request, policy = client._settings.request(
+        "POST", "/x", {**wanted} if where.startswith("call") else {}, stream=True
+    )
+
+    assert request.deadline is not None
+    assert 0 <= request.deadline - began - 30 < 5
+    assert (Timeout(7), 3, 5) == (request.timeout, policy.first_token_timeout, policy.max_retries)
+    assert b"{}" == request.body
 
 
 def test_a_client_brings_its_own_connections() -> None:
@@ -169,10 +197,20 @@ def test_a_client_brings_its_own_connections() -> None:
             AsyncBorrowedTransport(client, None, lambda: None)
 
 
-@pytest.mark.parametrize("proxy", ["127.0.0.1:1", "socks5://127.0.0.1:1", "http://", "http://h:0"])
+@pytest.mark.parametrize(
+    "proxy",
+    ["127.0.0.1:1", "socks5://127.0.0.1:1", "http://", "http://h:0", "http://u:\udcff@h:1"],
+)
 def test_a_proxy_that_is_none_is_refused(proxy: str) -> None:
     """The error says of which form they are, and what to do for others."""
     with pytest.raises(ConfigurationError, match="http://host:port"):
+        Animica("x", proxy=proxy)
+
+
+@pytest.mark.parametrize("proxy", [5, b"http://h:1", {"all": 5}])
+def test_a_proxy_of_another_type_is_refused(proxy: Any) -> None:
+    """At the client, not at its first request."""
+    with pytest.raises(ConfigurationError, match="a proxy must be a URL"):
         Animica("x", proxy=proxy)
 
 
@@ -196,6 +234,8 @@ def circular() -> list[Any]:
         ([{"y": Opaque()}], r"request.x\[0\].y is of type Opaque"),
         ("\ud800", "surrogates"),
         (circular(), "nested too deeply"),
+        (iter([1, {"y": [math.nan]}]), r"an iterator whose \[1\].y\[0\] is NaN"),
+        ([iter([iter([math.inf])])], r"an iterator whose \[0\] is NaN"),
     ],
 )
 def test_what_has_no_json_is_refused_before_anything_is_sent(
@@ -250,10 +290,19 @@ def test_what_python_programs_have_is_encoded() -> None:
         {"extra_headers": {"X:": "a"}},
         {"extra_headers": {"": "a"}},
         {"extra_headers": {"X": "€"}},
+        {"extra_headers": {"Content-Length": "5"}},
+        {"extra_headers": {"transfer-encoding": "chunked"}},
+        {"extra_headers": {"HOST": "other.example.com"}},
+        {"extra_headers": {"Content-Length": None}},
+        {"extra_headers": [("X", "a")]},
+        {"extra_query": "a=b"},
+        {"extra_body": 5},
+        {"extra_query": {"a": "\ud800"}},
+        {"extra_query": {"\ud800": "a"}},
     ],
 )
 def test_headers_can_not_be_broken_out_of(space: Space, options: dict[str, Any]) -> None:
-    """Line ends and the like are refused before anything is sent."""
+    """Line ends, and where a request ends or goes to, are refused before anything is sent."""
     with Animica(space.key, base_url=space.animica) as client, pytest.raises(APIRequestError):
         client.chat_completions(**CHAT, **options)
 

@@ -6,11 +6,20 @@ from collections.abc import AsyncGenerator, Generator
 from typing import assert_type
 
 from animica_hooks.sdk import Animica, AnimicaError, APIError, AsyncAnimica, verify_webhook
+from animica_hooks.sdk.animica import NOT_GIVEN, AsyncOpenAI, OpenAI, OpenAIError
 from animica_hooks.sdk.answer import RawResponse
 from animica_hooks.sdk.stream import AsyncStream, Stream
 from animica_hooks.sdk.types import plain
 from animica_hooks.sdk.types.animica import UsageReport
-from animica_hooks.sdk.types.openai import ChatCompletion, Completion, EmbeddingList, ModelList
+from animica_hooks.sdk.types.openai import (
+    ChatCompletion,
+    Completion,
+    EmbeddingList,
+    ModelInfo,
+    ModelList,
+    PromptTokensDetails,
+    TokenLogprob,
+)
 
 
 def flat(client: Animica) -> None:
@@ -70,6 +79,24 @@ async def coroutines(client: AsyncAnimica) -> None:
     assert_type(texts, AsyncStream[Completion])
     assert_type(await completions(model="m", prompt="Once"), plain.CompletionDict)
     client.usage()["count"]  # type: ignore[index]
+
+
+async def openai(client: OpenAI, other: AsyncOpenAI) -> None:
+    """By the names of the package openai, and by its ways."""
+    assert_type(client, Animica)
+    assert_type(other, AsyncAnimica)
+    root: type[Exception] = OpenAIError
+    print(root)
+    chat = client.chat.completions.create(model="m", messages=[], temperature=NOT_GIVEN)
+    assert_type(chat, ChatCompletion)
+    if chat.usage is not None:
+        assert_type(chat.usage.prompt_tokens_details, PromptTokensDetails | None)
+    if (likely := chat.choices[0].logprobs) is not None:
+        assert_type(likely.content, list[TokenLogprob] | None)
+    async for found in other.models.list():
+        assert_type(found, ModelInfo)
+    assert_type(await other.models.list(), ModelList)
+    print(chat.model_dump(mode="json", exclude_none=True))
 
 
 def failing(error: AnimicaError) -> None:

@@ -44,12 +44,9 @@ def _turn(turn: Any) -> Any:
 def _block(block: Any) -> Any:
     if isinstance(block, Mapping):
         return block
-    from msgspec import to_builtins
+    from animica_hooks.sdk import model
 
-    from animica_hooks.sdk.model import Model
-
-    # A program may have changed the fields that are known.
-    return {**to_builtins(block), **block.extra} if isinstance(block, Model) else block
+    return model.as_sent(block)
 
 
 class Messages(Resource):
@@ -127,7 +124,11 @@ class Messages(Resource):
         return MessageStream(self._client, as_sent(asked))
 
     def count_tokens(self, *, model: str, messages: Turns, **params: Any) -> MessageTokensCount:
-        """Return how many tokens these messages, and ``system`` and ``tools``, would take."""
+        """Return how many tokens these messages, and ``system`` and ``tools``, would take.
+
+        Raises:
+            APIError: the API did not say; see ``animica_hooks.errors``.
+        """
         asked = {"model": model, "messages": messages, **params}
         return self._client._send(COUNT_TOKENS, as_sent(asked))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from animica_hooks.sdk.accumulate import AccumulatedStream, AsyncAccumulatedStream
+from animica_hooks.sdk.model import keep_unknown
 from animica_hooks.sdk.openai.endpoints import CHAT
 from animica_hooks.sdk.types.openai import (
     ChatCompletion,
@@ -12,6 +13,7 @@ from animica_hooks.sdk.types.openai import (
     Choice,
     ChunkChoice,
     Function,
+    Logprobs,
     Message,
     ToolCall,
     Usage,
@@ -46,6 +48,7 @@ class Accumulator:
         whole.usage = chunk.usage or whole.usage
         whole.system_fingerprint = chunk.system_fingerprint or whole.system_fingerprint
         whole.service_tier = chunk.service_tier or whole.service_tier
+        keep_unknown(whole, chunk)
         text = ""
         for choice in chunk.choices:
             added = self._add(choice)
@@ -58,8 +61,14 @@ class Accumulator:
             index, Choice(index=index, message=Message(role="assistant"))
         )
         choice.finish_reason = part.finish_reason or choice.finish_reason
-        choice.logprobs = part.logprobs or choice.logprobs
+        if part.logprobs is not None:
+            choice.logprobs = _joined_logprobs(choice.logprobs, part.logprobs)
+        keep_unknown(choice, part)
         delta = part.delta
+        keep_unknown(choice.message, delta)
+        if delta.function_call is not None:
+            choice.message.function_call = choice.message.function_call or Function()
+            _grow(choice.message.function_call, delta.function_call)
         for name in ("content", "refusal", "reasoning_content"):
             piece = getattr(delta, name)
             if isinstance(piece, str):
@@ -79,10 +88,10 @@ class Accumulator:
             known = calls[-1]
         known.id = part.id or known.id
         known.type = part.type or known.type
+        keep_unknown(known, part)
         assert known.function is not None
         if part.function is not None:
-            known.function.name = part.function.name or known.function.name
-            known.function.arguments = _joined(known.function.arguments, part.function.arguments)
+            _grow(known.function, part.function)
 
     def whole(self) -> ChatCompletion:
         """Return what has come so far, as if it had not been streamed."""
@@ -101,6 +110,26 @@ class Accumulator:
 
 def _place(index: object) -> int:
     return index if isinstance(index, int) else 0
+
+
+def _grow(function: Function, part: Function) -> None:
+    function.name = part.name or function.name
+    function.arguments = _joined(function.arguments, part.arguments)
+    keep_unknown(function, part)
+
+
+def _joined_logprobs(before: Logprobs | None, more: Logprobs) -> Logprobs:
+    """Add the tokens of a chunk to those before them."""
+    if before is None:
+        return Logprobs(content=more.content, refusal=more.refusal)
+    return Logprobs(
+        content=_together(before.content, more.content),
+        refusal=_together(before.refusal, more.refusal),
+    )
+
+
+def _together(before: Any, more: Any) -> Any:
+    return before + more if isinstance(before, list) and isinstance(more, list) else more or before
 
 
 def _joined(before: Any, more: Any) -> Any:
@@ -122,7 +151,7 @@ class ChatStream(AccumulatedStream[ChatCompletion, ChatCompletionChunk]):
         return self._sum.whole().usage
 
     @property
-    def current_completion(self) -> ChatCompletion:
+    def current_completion_snapshot(self) -> ChatCompletion:
         """What has come so far."""
         return self._whole()
 
@@ -148,7 +177,7 @@ class AsyncChatStream(AsyncAccumulatedStream[ChatCompletion, ChatCompletionChunk
         return self._sum.whole().usage
 
     @property
-    def current_completion(self) -> ChatCompletion:
+    def current_completion_snapshot(self) -> ChatCompletion:
         """What has come so far."""
         return self._whole()
 

@@ -18,6 +18,24 @@ Messages: TypeAlias = "Iterable[Mapping[str, object] | Message]"
 Stop: TypeAlias = "str | Iterable[str] | None"
 
 
+def as_sent(params: dict[str, Any]) -> dict[str, Any]:
+    """Return a request's parameters with the messages of answers as the API sent them."""
+    turns = params.get("messages")
+    if isinstance(turns, Iterable) and not isinstance(turns, str | bytes | Mapping):
+        params["messages"] = [_turn(turn) for turn in turns]
+    return params
+
+
+def _turn(turn: Any) -> Any:
+    if isinstance(turn, Mapping) and "tool_calls" not in turn:
+        return turn
+    from animica_hooks.sdk import model
+
+    if not isinstance(turn, Mapping):
+        return model.as_sent(turn)
+    return {**turn, "tool_calls": model.as_sent(turn["tool_calls"])}
+
+
 class Chat(Resource):
     """Chat."""
 
@@ -87,8 +105,8 @@ class ChatCompletions(Resource):
             APIError: there is none; see ``animica_hooks.errors``.
         """
         if stream:
-            return self._client._stream(CHAT, params)
-        return self._client._send(CHAT, params)
+            return self._client._stream(CHAT, as_sent(params))
+        return self._client._send(CHAT, as_sent(params))
 
     def stream(self, *, model: str, messages: Messages, **params: Any) -> ChatStream:
         """Return a stream that adds up: ``with`` it, iterate, then ask for the whole.
@@ -98,7 +116,8 @@ class ChatCompletions(Resource):
         """
         from animica_hooks.sdk.openai.accumulate import ChatStream
 
-        return ChatStream(self._client, {"model": model, "messages": messages, **params})
+        asked = {"model": model, "messages": messages, **params}
+        return ChatStream(self._client, as_sent(asked))
 
     @property
     def with_raw_response(self) -> RawChatCompletions:
@@ -113,7 +132,7 @@ class RawChatCompletions(Resource):
 
     def create(self, **params: Any) -> RawResponse[ChatCompletion]:
         """As ``ChatCompletions.create``, without streams: these have status and headers anyway."""
-        return self._client._raw(CHAT, params)
+        return self._client._raw(CHAT, as_sent(params))
 
 
 class AsyncChatCompletions(AsyncResource):
@@ -159,14 +178,15 @@ class AsyncChatCompletions(AsyncResource):
     ) -> ChatCompletion | AsyncStream[ChatCompletionChunk]:
         """As ``ChatCompletions.create``."""
         if stream:
-            return await self._client._stream(CHAT, params)
-        return await self._client._send(CHAT, params)
+            return await self._client._stream(CHAT, as_sent(params))
+        return await self._client._send(CHAT, as_sent(params))
 
     def stream(self, *, model: str, messages: Messages, **params: Any) -> AsyncChatStream:
         """As ``ChatCompletions.stream``, for ``async with``."""
         from animica_hooks.sdk.openai.accumulate import AsyncChatStream
 
-        return AsyncChatStream(self._client, {"model": model, "messages": messages, **params})
+        asked = {"model": model, "messages": messages, **params}
+        return AsyncChatStream(self._client, as_sent(asked))
 
     @property
     def with_raw_response(self) -> AsyncRawChatCompletions:
@@ -181,4 +201,4 @@ class AsyncRawChatCompletions(AsyncResource):
 
     async def create(self, **params: Any) -> RawResponse[ChatCompletion]:
         """As ``RawChatCompletions.create``."""
-        return await self._client._raw(CHAT, params)
+        return await self._client._raw(CHAT, as_sent(params))

@@ -7,6 +7,7 @@ the call.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Generator
 from typing import TYPE_CHECKING, Any
 
 from animica_hooks.sdk.openai import endpoints
@@ -14,7 +15,8 @@ from animica_hooks.sdk.resource import AsyncResource, Resource
 
 if TYPE_CHECKING:
     from animica_hooks.sdk.answer import RawResponse
-    from animica_hooks.sdk.types.openai import EmbeddingList, ModelList
+    from animica_hooks.sdk.async_client import AsyncClient
+    from animica_hooks.sdk.types.openai import EmbeddingList, ModelInfo, ModelList
 
 
 class Embeddings(Resource):
@@ -23,9 +25,12 @@ class Embeddings(Resource):
     __slots__ = ()
 
     def create(self, *, model: str, input: object, **params: Any) -> EmbeddingList:  # noqa: A002
-        """Return the vectors of a text or a list of texts.
+        """Return the vectors of a text or a list of texts, in the order of these.
 
         Floats are asked for unless ``encoding_format`` says otherwise: not every server has base64.
+
+        Raises:
+            APIError: there are none; see ``animica_hooks.errors``.
         """
         params.setdefault("encoding_format", "float")
         return self._client._send(endpoints.EMBEDDINGS, {"model": model, "input": input, **params})
@@ -88,7 +93,11 @@ class Models(Resource):
     __slots__ = ()
 
     def list(self, **params: Any) -> ModelList:
-        """Return the models."""
+        """Return the models.
+
+        Raises:
+            APIError: there is no answer; see ``animica_hooks.errors``.
+        """
         return self._client._send(endpoints.MODELS, params)
 
     @property
@@ -107,14 +116,31 @@ class RawModels(Resource):
         return self._client._raw(endpoints.MODELS, params)
 
 
+class AsyncListing(AsyncResource):
+    """The models, asked for when this is awaited, or with ``async for`` iterated over."""
+
+    __slots__ = ("_params",)
+
+    def __init__(self, client: AsyncClient, params: dict[str, Any]) -> None:
+        super().__init__(client)
+        self._params = params
+
+    def __await__(self) -> Generator[Any, None, ModelList]:
+        return self._client._send(endpoints.MODELS, dict(self._params)).__await__()
+
+    async def __aiter__(self) -> AsyncIterator[ModelInfo]:
+        for found in await self:
+            yield found
+
+
 class AsyncModels(AsyncResource):
     """The models that the API has."""
 
     __slots__ = ()
 
-    async def list(self, **params: Any) -> ModelList:
-        """Return the models."""
-        return await self._client._send(endpoints.MODELS, params)
+    def list(self, **params: Any) -> AsyncListing:
+        """Return the models: ``await`` them, or ``async for`` over them."""
+        return AsyncListing(self._client, params)
 
     @property
     def with_raw_response(self) -> AsyncRawModels:

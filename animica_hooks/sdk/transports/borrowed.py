@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from animica_hooks.errors import (
     APIConnectionError,
     APIError,
+    APIRequestError,
     APIResponseError,
     APITimeoutError,
     ClientClosed,
@@ -48,7 +49,8 @@ def _options(package: Any, request: Request) -> dict[str, Any]:
     return {
         "method": request.method,
         "url": request.address.origin + request.target,
-        "headers": request.headers,
+        # As bytes: text would have to be ASCII.
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in request.headers],
         "content": request.body,
         "timeout": package.Timeout(connect=connect, read=read, write=write, pool=pool),
     }
@@ -61,6 +63,8 @@ def _as_ours(error: Exception, package: Any, deadline: float | None) -> APIError
         return APITimeoutError(f"timed out: {type(error).__name__}")
     if isinstance(error, RuntimeError) and "closed" in str(error):
         return ClientClosed("the http_client was closed")
+    if isinstance(error, package.InvalidURL):
+        return APIRequestError("the http_client does not take the URL: its query may be too long")
     return APIConnectionError(f"the connection failed: {type(error).__name__}")
 
 
@@ -106,8 +110,8 @@ class BorrowedTransport(_Borrowed):
 
     def send(self, request: Request) -> BorrowedIncoming:
         """Send a request and return the answer's head."""
-        prepared = self._client.build_request(**_options(self._package, request))
         try:
+            prepared = self._client.build_request(**_options(self._package, request))
             response = self._client.send(prepared, stream=True, follow_redirects=False)
         except _failures(self._package) as error:
             raise _as_ours(error, self._package, request.deadline) from error
@@ -180,8 +184,8 @@ class AsyncBorrowedTransport(_Borrowed):
 
     async def send(self, request: Request) -> AsyncBorrowedIncoming:
         """Send a request and return the answer's head."""
-        prepared = self._client.build_request(**_options(self._package, request))
         try:
+            prepared = self._client.build_request(**_options(self._package, request))
             async with asyncio.timeout(within(None, request.deadline)):
                 response = await self._client.send(prepared, stream=True, follow_redirects=False)
         except TimeoutError:

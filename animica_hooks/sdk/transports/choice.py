@@ -60,7 +60,7 @@ class Plan:
         self.ssl_context = ssl_context
         self.http_client = http_client
         self.transport = transport
-        self._proxy = proxy if isinstance(proxy, str) else _of_mapping(address, proxy)
+        self._proxy = _proxy_for(address, proxy)
         self._trust_env = trust_env and proxy is None
         if self._proxy is not None:
             _parsed(self._proxy)
@@ -96,12 +96,15 @@ class Plan:
         return None if proxy is None else _parsed(proxy)
 
 
-def _of_mapping(address: Address, proxies: Mapping[str, str | None] | None) -> str | None:
-    for scheme in (address.scheme, "all"):
-        for key in (scheme, f"{scheme}://"):
-            if proxies and key in proxies:
-                return proxies[key]
-    return None
+def _proxy_for(address: Address, given: object) -> str | None:
+    if isinstance(given, Mapping):
+        schemes = (address.scheme, f"{address.scheme}://", "all", "all://")
+        given = next((given[scheme] for scheme in schemes if scheme in given), None)
+    if given is None or isinstance(given, str):
+        return given
+    raise ConfigurationError(
+        f"a proxy must be a URL, or URLs by scheme, not {type(given).__name__}."
+    )
 
 
 def _parsed(proxy: str) -> Proxy:

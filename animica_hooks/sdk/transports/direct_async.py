@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import socket
 import time
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from animica_hooks.errors import APIError, APIRequestError
 from animica_hooks.sdk.answer import Headers
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 # Reading pauses when this much of a body waits to be taken.
 BUFFERED_BYTES = 256 * 1024
-IPV6_HEAD_START_S = 0.25
+ADDRESS_HEAD_START_S = 0.25
 
 
 class AsyncDirectLine(asyncio.BufferedProtocol):
@@ -162,15 +165,16 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
             raise no_connection(error) from error
 
     async def _open(self, host: str, port: int, context: ssl.SSLContext | None) -> None:
-        # A name may have an IPv6 address that does not answer; a literal has no other.
-        literal = ":" in host or host[-1:].isdigit()
-        await self.loop.create_connection(
-            lambda: self,
-            host,
-            port,
-            ssl=context,
-            happy_eyeballs_delay=None if literal else IPV6_HEAD_START_S,
-        )
+        name = None if context is None else host
+        if ":" in host or host[-1:].isdigit():
+            await self.loop.create_connection(
+                lambda: self, host, port, ssl=context, server_hostname=name
+            )
+        else:
+            opened = await _connected(self.loop, host, port)
+            await self.loop.create_connection(
+                lambda: self, sock=opened, ssl=context, server_hostname=name
+            )
         assert self._transport is not None
         keep_alive(self._transport.get_extra_info("socket"))
 
@@ -180,9 +184,14 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
             return
         assert self._transport is not None
         self._transport.write(proxy.tunnel(self._address))
-        while not self.reply.has_head:
-            await self.receive(None, None)
-        check_tunnel(self.reply)
+        try:
+            while not self.reply.has_head:
+                await self.receive(None, None)
+            check_tunnel(self.reply)
+        finally:
+            # It answers no request: a connection that gets no further must not look idle, or the
+            # next request would be written into it, key and all, without TLS.
+            self.reply = Reply()
         self._transport = await self.loop.start_tls(
             self._transport, self, self._context, server_hostname=self._address.host
         )
@@ -256,6 +265,68 @@ class AsyncDirectLine(asyncio.BufferedProtocol):
         transport, self._transport = self._transport, None
         if transport is not None and not self.loop.is_closed():
             transport.abort()
+
+
+_Address: TypeAlias = "tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]"
+
+
+async def _connected(loop: asyncio.AbstractEventLoop, host: str, port: int) -> socket.socket:
+    """Connect to the first address that answers; each has a head start before the next.
+
+    A name may have an IPv6 address that does not answer: https://www.rfc-editor.org/rfc/rfc8305.
+    asyncio has this as well, and forgets a socket that was connected when it is cancelled.
+    """
+    waiting = _alternating(await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    failure: BaseException | None = OSError("the name has no address")
+    running: set[asyncio.Task[socket.socket]] = set()
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(loop.create_task(_opened(loop, waiting.pop(0))))
+            done, _ = await asyncio.wait(
+                running,
+                timeout=ADDRESS_HEAD_START_S if waiting else None,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in done:
+                running.remove(task)
+                failure = task.exception()
+                if failure is None:
+                    return task.result()
+        assert failure is not None
+        raise failure
+    finally:
+        await _given_up(running)
+
+
+def _alternating(addresses: Iterable[_Address]) -> list[_Address]:
+    """Return the addresses with their families in turn: a whole family may be out of reach."""
+    families: dict[int, list[_Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    return [one for several in zip_longest(*families.values()) for one in several if one]
+
+
+async def _opened(loop: asyncio.AbstractEventLoop, address: _Address) -> socket.socket:
+    family, kind, protocol, _, where = address
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setblocking(False)
+        await loop.sock_connect(opened, where)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+async def _given_up(running: set[asyncio.Task[socket.socket]]) -> None:
+    """End attempts to connect that nobody needs, and close what they had connected."""
+    for task in running:
+        # What is cancelled closes its socket itself.
+        if not task.cancel() and not task.cancelled() and task.exception() is None:
+            task.result().close()
+    if running:
+        await asyncio.wait(running)
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -73,6 +73,8 @@ class Proxy:
         from urllib.parse import unquote, urlsplit
 
         try:
+            # Bytes of the environment that are not UTF-8 are surrogates here.
+            url.encode()
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
@@ -129,6 +131,7 @@ class Reply:
         "_extra",
         "_fed",
         "_framed",
+        "_idle",
         "_parser",
         "_stays_open",
         "complete",
@@ -141,6 +144,7 @@ class Reply:
     def __init__(self) -> None:
         self._parser: Any = None
         self._fed = 0
+        self._idle = 0
         self._framed = False
         self._extra = False
         self._stays_open = False
@@ -165,6 +169,7 @@ class Reply:
                 self._extra = True
                 return
             self._parser = httptools.HttpResponseParser(self)
+        held = len(self.pieces)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -175,8 +180,9 @@ class Reply:
             # It refers to this: without it nobody has to come and collect the two.
             self._parser = None
         self._fed += len(data)
-        if not self.has_head and self._fed > MAX_HEAD_BYTES:
-            raise APIConnectionError("the answer's headers do not end")
+        self._idle = self._idle + len(data) if len(self.pieces) == held else 0
+        if self._idle > MAX_HEAD_BYTES and not self.complete:
+            raise self._endless()
         check_held(self._fed)
 
     def _end(self) -> None:
@@ -185,6 +191,12 @@ class Reply:
             self.complete = True
         if not self.complete:
             raise self._broken("the connection was closed") from EOFError("the server closed it")
+
+    def _endless(self) -> APIError:
+        """Return the error for so much without a body: the parser gets ever slower with it."""
+        if self.has_head:
+            return APIResponseError("the answer does not end, and brings no more of its body")
+        return APIConnectionError("the answer's headers do not end")
 
     def _broken(self, why: str) -> APIError:
         if self.has_head:

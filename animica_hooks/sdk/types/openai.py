@@ -5,12 +5,28 @@ https://platform.openai.com/docs/api-reference
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, ClassVar
 
 from msgspec import field
 
 from animica_hooks.sdk.model import Model, Result
+
+
+class PromptTokensDetails(Model):
+    """Of which kinds a prompt's tokens were."""
+
+    cached_tokens: int | None = None
+    audio_tokens: int | None = None
+
+
+class CompletionTokensDetails(Model):
+    """Of which kinds an answer's tokens were."""
+
+    reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
 
 
 class Usage(Model):
@@ -19,8 +35,10 @@ class Usage(Model):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
-    prompt_tokens_details: dict[str, Any] | None = None
-    completion_tokens_details: dict[str, Any] | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
+    completion_tokens_details: CompletionTokensDetails | None = None
+
+    _inner: ClassVar[tuple[str, ...]] = ("prompt_tokens_details", "completion_tokens_details")
 
 
 class Function(Model):
@@ -41,18 +59,62 @@ class ToolCall(Model):
     _inner: ClassVar[tuple[str, ...]] = ("function",)
 
 
+class URLCitation(Model):
+    """A page that a part of the text rests on; the indices are places in the text."""
+
+    url: str = ""
+    title: str = ""
+    start_index: int | None = None
+    end_index: int | None = None
+
+
+class Annotation(Model):
+    """A note on the text."""
+
+    type: str = ""
+    url_citation: URLCitation | None = None
+
+    _inner: ClassVar[tuple[str, ...]] = ("url_citation",)
+
+
 class Message(Model):
-    """What the model says."""
+    """What the model says; ``function_call`` is the older way to call one tool."""
 
     role: str = ""
     content: str | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
-    annotations: list[dict[str, Any]] | None = None
+    function_call: Function | None = None
+    annotations: list[Annotation] | None = None
     audio: dict[str, Any] | None = None
 
-    _inner: ClassVar[tuple[str, ...]] = ("tool_calls",)
+    _inner: ClassVar[tuple[str, ...]] = ("tool_calls", "function_call", "annotations")
+
+
+class TopLogprob(Model):
+    """A token that could have been next, and the logarithm of its probability."""
+
+    token: str = ""
+    logprob: float = 0.0
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the answer, and those that were likely in its place."""
+
+    top_logprobs: list[TopLogprob] = field(default_factory=list)
+
+    _inner: ClassVar[tuple[str, ...]] = ("top_logprobs",)
+
+
+class Logprobs(Model):
+    """How likely the tokens of an answer were."""
+
+    content: list[TokenLogprob] | None = None
+    refusal: list[TokenLogprob] | None = None
+
+    _inner: ClassVar[tuple[str, ...]] = ("content", "refusal")
 
 
 class Choice(Model):
@@ -61,9 +123,9 @@ class Choice(Model):
     index: int = 0
     message: Message = field(default_factory=Message)
     finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: Logprobs | None = None
 
-    _inner: ClassVar[tuple[str, ...]] = ("message",)
+    _inner: ClassVar[tuple[str, ...]] = ("message", "logprobs")
 
 
 class ChatCompletion(Result):
@@ -89,8 +151,9 @@ class Delta(Model):
     refusal: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
 
-    _inner: ClassVar[tuple[str, ...]] = ("tool_calls",)
+    _inner: ClassVar[tuple[str, ...]] = ("tool_calls", "function_call")
 
 
 class ChunkChoice(Model):
@@ -99,9 +162,9 @@ class ChunkChoice(Model):
     index: int = 0
     delta: Delta = field(default_factory=Delta)
     finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: Logprobs | None = None
 
-    _inner: ClassVar[tuple[str, ...]] = ("delta",)
+    _inner: ClassVar[tuple[str, ...]] = ("delta", "logprobs")
 
 
 class ChatCompletionChunk(Model):
@@ -117,7 +180,16 @@ class ChatCompletionChunk(Model):
     service_tier: str | None = None
     error: Any = None
 
-    _inner: ClassVar[tuple[str, ...]] = ("choices",)
+    _inner: ClassVar[tuple[str, ...]] = ("choices", "usage")
+
+
+class TextLogprobs(Model):
+    """How likely the tokens of a text were: lists with an entry for each token."""
+
+    tokens: list[str] | None = None
+    token_logprobs: list[float | None] | None = None
+    top_logprobs: list[dict[str, float] | None] | None = None
+    text_offset: list[int] | None = None
 
 
 class TextChoice(Model):
@@ -126,7 +198,9 @@ class TextChoice(Model):
     index: int = 0
     text: str = ""
     finish_reason: str | None = None
-    logprobs: dict[str, Any] | None = None
+    logprobs: TextLogprobs | None = None
+
+    _inner: ClassVar[tuple[str, ...]] = ("logprobs",)
 
 
 class Completion(Result):
@@ -182,3 +256,7 @@ class ModelList(Result):
 
     def __iter__(self) -> Iterator[ModelInfo]:
         return iter(self.data)
+
+    async def __aiter__(self) -> AsyncIterator[ModelInfo]:
+        for found in self.data:
+            yield found

@@ -234,8 +234,11 @@ class Hooks:
         finally:
             await self._stop(runtime)
 
-    def begin_draining(self) -> None:
-        """Answer 503 to deliveries from now on, ahead of the end of the lifespan."""
+    def _begin_draining(self) -> None:
+        """Answer 503 to deliveries from now on, ahead of the end of the lifespan.
+
+        For ``animica-hooks serve``, which ends the lifespan when its connections have ended.
+        """
         if self._runtime is not None:
             self._runtime.begin_draining()
 
@@ -255,6 +258,10 @@ class Hooks:
         Args:
             type: a pattern.
             since, until: of their receipt, aware; the second is excluded.
+
+        Raises:
+            ConfigurationError: a filter can not be meant.
+            StoreUnavailable: the database can not be read.
         """
         async with self._admin() as admin:
             async for event in admin.events(
@@ -272,7 +279,12 @@ class Hooks:
         type: str | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[JobView]:
-        """Yield jobs, newest first, reading a page at a time."""
+        """Yield jobs, newest first, reading a page at a time.
+
+        Raises:
+            ConfigurationError: a filter can not be meant.
+            StoreUnavailable: the database can not be read.
+        """
         async with self._admin() as admin:
             async for job in admin.jobs(
                 ids=ids, states=states, handler=handler, event_id=event_id, type=type, limit=limit

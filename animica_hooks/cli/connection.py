@@ -6,7 +6,9 @@ Rule 2: a connection over the cap is answered 503 with Retry-After at once, whoe
 Rule 3: every refusal reaches its client: what the client still sends is read for a moment, for
         closing a socket with unread input resets it and takes the answer along.
 Rule 4: a request that is whole gets its own answer, whatever comes after it on its connection.
-Rule 5: what is done per request is done in few calls. Deadlines are looked at by the server's
+Rule 5: every request is framed by its own Content-Length or Transfer-Encoding, also one that asks
+        for another protocol: nobody's body is ever taken for a request.
+Rule 6: what is done per request is done in few calls. Deadlines are looked at by the server's
         tick (``overdue``) and set no timers; bytes are counted as they arrive, not by header.
 """
 
@@ -121,6 +123,10 @@ class _HeadTooLarge(Exception):
     """Makes the parser stop."""
 
 
+class _Tunnel(Exception):
+    """Makes the parser stop, for what a CONNECT is followed by is not HTTP."""
+
+
 class Connection(asyncio.Protocol):
     """Parses requests, has the app answer them one after the other, and ends in time.
 
@@ -146,6 +152,7 @@ class Connection(asyncio.Protocol):
         "_lingering_ends",
         "_loop",
         "_parser",
+        "_plain_head",
         "_reading",
         "_reading_paused",
         "_received",
@@ -191,6 +198,7 @@ class Connection(asyncio.Protocol):
         self._head_is_due = True  # and not just any sign of life
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._plain_head = b""  # of a request that asked for another protocol, to parse instead
         # Bytes since the parser was last done with a head, a piece of a body, or a request,
         self._received = 0
         self._last_read = 0
@@ -228,9 +236,7 @@ class Connection(asyncio.Protocol):
         self._last_read = len(data)
         self._received += self._last_read
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            pass  # it is answered like any other
+            self._feed(data)
         except httptools.HttpParserError as error:
             is_large = isinstance(error.__context__, _HeadTooLarge)
             self._refuse(HEAD_TOO_LARGE if is_large else MALFORMED)
@@ -265,6 +271,9 @@ class Connection(asyncio.Protocol):
         if self._received + self._carried > self._limits.head_bytes:
             self._check_head()
         parser = self._parser
+        if parser.should_upgrade():
+            self._decline_upgrade()
+            return
         path, query = _split(self._url)
         text = path.decode("ascii")
         version = parser.get_http_version()
@@ -302,6 +311,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         """Tell the app that the request is whole."""
+        if self._plain_head:
+            return
         self._received = 0
         self._carried = self._last_read
         self._in_head = True
@@ -358,8 +369,11 @@ class Connection(asyncio.Protocol):
             last.keep_alive = False
 
     def hang_up(self) -> None:
-        """End a connection whose request has not arrived by the end of the grace."""
-        self._refuse(BUSY)
+        """End what is under way at the end of the grace, but for what the app works on."""
+        if self._transport.get_write_buffer_size():
+            self.abort()  # the client does not read
+        else:
+            self._refuse(BUSY)
 
     def close(self) -> None:
         """End by rule 3."""
@@ -372,10 +386,42 @@ class Connection(asyncio.Protocol):
         if not unread or len(lingering) >= MAX_LINGERING or self._transport.is_closing():
             self._transport.close()
             return
+        # Not in anybody's place; what is still to be sent to a client keeps its own.
+        self._connections.discard(self)
         lingering.add(self)
         self._transport.write_eof()
         self.resume_reading()
         self._lingering_ends = self._loop.call_later(LINGER_S, self._transport.abort)
+
+    def abort(self) -> None:
+        """End at once, whatever has not left."""
+        self._transport.abort()
+
+    def _feed(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self._parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = memoryview(rest)[upgrade.args[0] :]
+            else:
+                return
+            head, self._plain_head = self._plain_head, b""
+            self._parser.feed_data(head)
+
+    def _decline_upgrade(self) -> None:
+        """Have a request parsed again that asks for another protocol, as one that does not.
+
+        To the parser it ends with its head, and its body would be taken for the next request.
+        """
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            raise _Tunnel
+        lines = [b"%b %b HTTP/%b" % (method, self._url, self._parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self._headers if header[0] != b"upgrade"]
+        self._plain_head = b"\r\n".join([*lines, b"", b""])
+        self._url = b""
+        self._headers = []
 
     def _is_busy(self) -> bool:
         return self._current is not None and not self._current.complete
@@ -424,7 +470,6 @@ class Connection(asyncio.Protocol):
                 return
             last.disconnect()
             answer = b"" if last.begun else answer
-        self._connections.discard(self)
         self._transport.write(answer)
         self.close()
 

@@ -69,14 +69,10 @@ async def opened(database_url: str | None) -> AsyncIterator[Admin]:
 
 
 def require_database(database_url: str | None) -> None:
-    """Raise ``ConfigurationError`` where the database is a file and not there."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
+    """Raise ``ConfigurationError`` where the URL is none, or of a file that is not there."""
+    from animica_hooks.store.connect import parse_url
 
-    try:
-        url = make_url(find_database_url(database_url))
-    except ArgumentError:
-        return  # opening it says more
+    url = parse_url(find_database_url(database_url))
     if url.get_backend_name() != "sqlite" or not url.database:
         return
     path = Path(url.database).absolute()

@@ -107,7 +107,7 @@ def serve(
 
     def drain() -> None:
         for hooks in found:
-            hooks.begin_draining()
+            hooks._begin_draining()
 
     server.serve(
         served,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SPARE_DESCRIPTORS = 200  # for the database, the listener and whatever the app opens
+_STALLED_MS = 30_000  # for a client to take any of what is sent to it
 _SWITCH_S = 0.0002  # between two threads that both want to run
 # Names such as localhost have IPv6 addresses that the machine may lack.
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -104,6 +105,10 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             late.cancel()
+            # Those whose clients do not read would wait for them.
+            for connection in self._connections() | self.config.lingering:
+                connection.abort()
+            await asyncio.sleep(0)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - as above
         """Begin to stop. uvicorn's own would in the end kill the process by the signal."""
@@ -141,7 +146,10 @@ def serve(
     """
     _allow_descriptors(limits.connections + MAX_LINGERING + _SPARE_DESCRIPTORS)
     startup = _Startup(app)
-    take = app._take if isinstance(app, Hooks) else None
+    take = None
+    # A subclass that has a call of its own means it to be called.
+    if isinstance(app, Hooks) and type(app).__call__ is Hooks.__call__:
+        take = app._take
     config = Config(startup, limits, take=take, proxy_headers=proxy_headers)
     server = Server(config, on_start=on_start, on_stop=on_stop)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
@@ -211,6 +219,8 @@ def _bound(family: int, kind: int, address: Any, *, together: bool) -> socket.so
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if sys.platform == "linux":  # where connections have it from their listener
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _STALLED_MS)
         bound.bind(address)
     except BaseException:
         bound.close()

@@ -9,7 +9,6 @@ Rule 2: a job that ends for good calls the next one, or does not (``aftermath``)
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -85,18 +84,28 @@ def entry(newest: State | None, on_dead: OnDead) -> Entry:
             return Entry(State.AVAILABLE, first=True)
 
 
-class Aftermath(enum.Enum):
-    """What the end of an attempt means for those behind the job."""
+class Aftermath(NamedTuple):
+    """What the end of an attempt means for those behind the job.
 
-    NONE = enum.auto()
-    CALL_NEXT = enum.auto()
-    PARK = enum.auto()
+    Attributes:
+        parks: they are parked.
+        next_due: when the next of the line is due, in microseconds since the epoch; None where it
+            is not called.
+    """
+
+    parks: bool
+    next_due: int | None
 
 
-def aftermath(state: State, on_dead: OnDead) -> Aftermath:
+def parks(state: State, on_dead: OnDead) -> bool:
+    """Tell whether those behind a job that has come to ``state`` are parked."""
+    return state is State.DEAD and on_dead == "park"
+
+
+def aftermath(state: State, line: Line, now: int) -> Aftermath:
     """Decide what happens to those behind a job that has come to ``state``."""
-    if state is State.DEAD and on_dead == "park":
-        return Aftermath.PARK
-    if state is State.DEAD and on_dead == "block":
-        return Aftermath.NONE
-    return Aftermath.CALL_NEXT if state.final else Aftermath.NONE
+    if parks(state, line.on_dead):
+        return Aftermath(True, now)  # there may be some before it
+    if not state.final or (state is State.DEAD and line.on_dead == "block"):
+        return Aftermath(False, None)
+    return Aftermath(False, now + line.interval)

@@ -41,6 +41,7 @@ class RetryLater(Exception):
         self.when = when
 
     def due_at(self, now: int) -> int:
+        """Return when that is, in microseconds since the epoch, as ``now`` is."""
         if isinstance(self.when, datetime):
             return to_micros(self.when)
         return now + int(min(max(self.when, 0.0), LONGEST_DELAY_S) * SECOND)
@@ -160,13 +161,13 @@ def _bury(reason: str, *, failed: int = 1) -> Transition:
 
 
 def to_micros(moment: datetime) -> int:
-    """Microseconds since the epoch of an aware datetime."""
+    """Return the microseconds since the epoch of an aware datetime."""
     delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * SECOND + delta.microseconds
 
 
 def from_micros(micros: int) -> datetime:
-    """The aware datetime (UTC) of microseconds since the epoch."""
+    """Return the aware datetime (UTC) of microseconds since the epoch."""
     return datetime.fromtimestamp(micros // SECOND, UTC).replace(microsecond=micros % SECOND)
 
 

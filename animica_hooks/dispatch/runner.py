@@ -209,26 +209,47 @@ def outcome_of(error: BaseException) -> Outcome:
 
 def failure_of(error: BaseException) -> Failure:
     """Describe what a handler raised, for those who may read the database."""
-    try:
-        message = str(error)
-    except BaseException:  # noqa: BLE001 - the user's __str__ may raise anything
-        message = "(its message could not be made)"
-    lines = traceback.TracebackException(
-        type(error), error, _from_the_handler(error.__traceback__), limit=-20, compact=True
-    ).format()
+    message = _described(error, str, MAX_MESSAGE_CHARS)
+    lines = _described(error, _traceback, MAX_TRACEBACK_CHARS)
+    if lines is None:
+        lines = _described(error, _frames, MAX_TRACEBACK_CHARS)
     return Failure(
         error=scrub(type(error).__qualname__, MAX_NAME_CHARS),
-        message=scrub(message, MAX_MESSAGE_CHARS),
-        traceback=scrub("".join(lines), MAX_TRACEBACK_CHARS),
+        message="(its message could not be made)" if message is None else message,
+        traceback="(its traceback could not be made)" if lines is None else lines,
     )
 
 
-def _from_the_handler(traceback: TracebackType | None) -> TracebackType | None:
-    """Leave out our own frames before the handler's; with only ours, leave all."""
-    found = traceback
+def _described(
+    error: BaseException, describe: Callable[[BaseException], str], limit: int
+) -> str | None:
+    """Return what ``describe`` makes of an error, scrubbed; None where it raises."""
+    try:
+        return scrub(describe(error), limit)
+    except BaseException:  # noqa: BLE001 - whatever an error defines itself may raise anything
+        return None
+
+
+def _traceback(error: BaseException) -> str:
+    """Return an error's traceback, its notes and what caused it."""
+    frames = _from_the_handler(error)
+    described = traceback.TracebackException(type(error), error, frames, limit=-20, compact=True)
+    return "".join(described.format())
+
+
+def _frames(error: BaseException) -> str:
+    return "".join(traceback.format_tb(_from_the_handler(error), limit=-20))
+
+
+def _from_the_handler(error: BaseException) -> TracebackType | None:
+    """Leave out our own frames before the handler's; with only ours, leave all.
+
+    Those of a misfit, which is found before the handler begins, tell nothing: its message is all.
+    """
+    found = error.__traceback__
     while found is not None and found.tb_frame.f_code.co_filename.startswith(_OURS):
         found = found.tb_next
-    return found or traceback
+    return found if found or isinstance(error, EventMisfit) else error.__traceback__
 
 
 def place_of(error: BaseException, handler: Callable[..., Any]) -> str:

@@ -331,7 +331,16 @@ class Committer:
                 if isinstance(d, NewEvent) and not (d.handler_ids or d.others)
             ]
         )
-        self._telemetry(Stored(receipts, secrets, no_handler))
+        unkeyed = Counter(
+            [
+                job.unusable
+                for delivery, receipt in zip(batch.deliveries, committed.receipts, strict=True)
+                if receipt == "new" and isinstance(delivery, NewEvent)
+                for job in delivery.others
+                if job.unusable is not None
+            ]
+        )
+        self._telemetry(Stored(receipts, secrets, no_handler, unkeyed))
         if not receipts["quarantined"]:
             return
         for held in batch.deliveries:

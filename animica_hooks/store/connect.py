@@ -30,11 +30,7 @@ def make_store(url: str, *, owner: str, lease_s: float, handlers: int) -> Store:
     Raises:
         ConfigurationError: the URL is not one of a database that is supported.
     """
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        # Its message would quote the URL, and with it a password.
-        raise ConfigurationError(f"database_url is not a URL: write {_EXAMPLE}.") from None
+    parsed = parse_url(url)
     scheme = parsed.drivername
     if scheme == "sqlite":
         path = _sqlite_path(parsed.database, options=bool(parsed.query), host=parsed.host)
@@ -50,6 +46,23 @@ def make_store(url: str, *, owner: str, lease_s: float, handlers: int) -> Store:
 
         return MariadbStore(parsed, owner=owner, lease_s=lease_s, handlers=handlers)
     return _others(scheme)(parsed, owner=owner, lease_s=lease_s, handlers=handlers)
+
+
+def parse_url(url: str) -> URL:
+    """Return the parts of a database URL.
+
+    Raises:
+        ConfigurationError: it is not one. Nothing of it is quoted: it may have a password.
+    """
+    try:
+        return make_url(url)
+    except ArgumentError:
+        raise ConfigurationError(f"database_url is not a URL: write {_EXAMPLE}.") from None
+    except ValueError:
+        raise ConfigurationError(
+            "database_url has a port that is not a number: write user:password@host:port, where an "
+            "'@' in the password is %40, and of several hosts only the one to write to."
+        ) from None
 
 
 def _others(scheme: str) -> Callable[..., Store]:

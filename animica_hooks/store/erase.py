@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from animica_hooks.core.event import hash_body
 from animica_hooks.core.job import State
 from animica_hooks.store.base import Store
+from animica_hooks.store.lines import hold_handlers
 from animica_hooks.store.prune import emptied
 from animica_hooks.store.queries import find_seqs
-from animica_hooks.store.tables import events, failures, handlers, jobs
+from animica_hooks.store.tables import events, failures, jobs
 from animica_hooks.store.views import Erased
 
 REASON = "erased"
@@ -81,9 +82,7 @@ async def _hold_lines(connection: AsyncConnection, lines: Sequence[tuple[int, st
     """
     if not lines:
         return
-    ids = sorted({handler_id for handler_id, _ in lines})
-    query = select(handlers.c.id).where(handlers.c.id.in_(ids)).order_by(handlers.c.id)
-    await connection.execute(query.with_for_update(key_share=True))
+    await hold_handlers(connection, sorted({handler_id for handler_id, _ in lines}))
     for handler_id, key in lines:
         first = select(jobs.c.id).where(*_alive(handler_id, key), jobs.c.due_at.is_not(None))
         await connection.execute(first.order_by(jobs.c.id).with_for_update())

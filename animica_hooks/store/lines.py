@@ -1,8 +1,8 @@
 """What joins a line by hand, or late: retried, replayed and unparked jobs, and unsorted ones.
 
-Rule 1: whoever puts a job into a line holds its handler's row, as the inbox does (``_held``), and
-        then the one of the line that is due or leased (``_leader``): it does not end meanwhile,
-        and so calls nobody while it is looked who there is.
+Rule 1: whoever puts a job into a line holds its handler's row, as the inbox does
+        (``hold_handlers``), and then the one of the line that is due or leased (``_leader``): it
+        does not end meanwhile, and so calls nobody while it is looked who there is.
 """
 
 from __future__ import annotations

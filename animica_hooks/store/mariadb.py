@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -31,7 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from animica_hooks.core.event import hash_body
 from animica_hooks.core.fair import share
 from animica_hooks.core.job import State
-from animica_hooks.core.order import Aftermath, Line, aftermath
+from animica_hooks.core.order import Line, aftermath
 from animica_hooks.errors import ConfigurationError, StoreRefused
 from animica_hooks.store import inbox as shared
 from animica_hooks.store import mariadb_sql as sql
@@ -49,15 +50,17 @@ from animica_hooks.store.server import (
     CLOSE_S,
     CONNECT_S,
     PING_S,
-    Arrivals,
-    EventKey,
     ServerStore,
     address_of,
+    limit_ping,
+    warn_of_lost_promise,
+)
+from animica_hooks.store.server_batch import (
+    Arrivals,
+    EventKey,
     claimed_jobs,
     handlers_to_hold,
     leased_job,
-    limit_ping,
-    warn_of_lost_promise,
 )
 from animica_hooks.store.tables import UNSORTED
 
@@ -94,6 +97,13 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
                 f"database_url has the option {unknown[0]}, which is not supported: "
                 f"{', '.join(sorted(_OPTIONS))} are."
             )
+        for option in ("ssl_ca", "ssl_cert", "ssl_key"):
+            path = url.query.get(option)
+            if path is not None and not os.access(str(path), os.R_OK):
+                raise ConfigurationError(
+                    f"database_url has {option}={path}, which is not there or can not be read: "
+                    "name a file that can be."
+                )
         self._url = url.set(drivername="mysql+asyncmy")
         # It logs the server's warnings, which can quote values.
         if (driver_logger := logging.getLogger("asyncmy")).level == logging.NOTSET:
@@ -386,24 +396,17 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
             if not await _change(inbox, sql.MARK, *(values[name] for name in sql.MARK_ORDER)):
                 continue
             changed += 1
-            if mark.line is not None:
-                await self._move_line(inbox, mark.line, mark, now)
+            if line := mark.line:
+                parks, due_at = aftermath(mark.transition.state, line, now)
+                if parks:
+                    await _change(inbox, sql.PARK, line.handler_id, line.key, mark.job_id)
+                if due_at is not None:
+                    await self._call_next(inbox, line, due_at)
             if failure := mark.failure:
                 await _change(inbox, sql.INSERT_FAILURE, mark.job_id, mark.attempt, now, *failure)
                 oldest = mark.attempt - shared.KEPT_FAILURES
                 await _change(inbox, sql.TRIM_FAILURES, mark.job_id, oldest)
         return len(marks) - changed
-
-    async def _move_line(self, inbox: asyncmy.Connection, line: Line, mark: Mark, now: int) -> None:
-        """Do to those behind a job what its end means for them."""
-        match aftermath(mark.transition.state, line.on_dead):
-            case Aftermath.CALL_NEXT:
-                await self._call_next(inbox, line, now + line.interval)
-            case Aftermath.PARK:
-                await _change(inbox, sql.PARK, line.handler_id, line.key, mark.job_id)
-                await self._call_next(inbox, line, now)  # before it
-            case Aftermath.NONE:
-                pass
 
     async def _call_next(self, inbox: asyncmy.Connection, line: Line, due_at: int) -> None:
         for row in await _select(inbox, sql.NEXT_IN_LINE, line.handler_id, line.key):

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from animica_hooks.core.event import hash_body
 from animica_hooks.core.fair import share
-from animica_hooks.core.order import Aftermath, Line, aftermath
+from animica_hooks.core.order import aftermath
 from animica_hooks.errors import ConfigurationError
 from animica_hooks.store import inbox as shared
 from animica_hooks.store import postgres_sql as sql
@@ -42,15 +42,17 @@ from animica_hooks.store.server import (
     CLOSE_S,
     CONNECT_S,
     PING_S,
-    Arrivals,
-    EventKey,
     ServerStore,
     address_of,
+    limit_ping,
+    warn_of_lost_promise,
+)
+from animica_hooks.store.server_batch import (
+    Arrivals,
+    EventKey,
     claimed_jobs,
     handlers_to_hold,
     leased_job,
-    limit_ping,
-    warn_of_lost_promise,
 )
 from animica_hooks.store.tables import UNSORTED
 
@@ -109,9 +111,11 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
     async def _connect(self) -> asyncpg.Connection[Any]:
         # Until it is known that there is no pooler, as if there were one.
         options: dict[str, Any] = {} if self._pooled is False else {"statement_cache_size": 0}
-        connection = await asyncpg.connect(
-            self._url.render_as_string(hide_password=False), timeout=CONNECT_S, **options
-        )
+        url = self._url.render_as_string(hide_password=False)
+        try:
+            connection = await asyncpg.connect(url, timeout=CONNECT_S, **options)
+        except asyncpg.UndefinedObjectError:  # options that the driver does not know go there
+            raise asyncpg.ClientConfigurationError("the server knows no such option") from None
         if self._pooled is None:
             # Through a pooler it is not the backend that the greeting came from.
             async with asyncio.timeout(CONNECT_S), connection.transaction():
@@ -136,6 +140,8 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
     def _advice(self, error: BaseException) -> str | None:
         if isinstance(error, asyncpg.ClientConfigurationError):
             return "can not be reached as database_url says: one of its options is wrong."
+        if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+            return "has no TLS, which the sslmode of database_url asks for: change one of them."
         state = str(getattr(error, "sqlstate", None))
         return _WRONG.get(state) or _WRONG.get(state[:2]) or super()._advice(error)
 
@@ -268,26 +274,16 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
             if changed is None:
                 committed.fenced += 1
                 continue
-            if mark.line is not None:
-                await self._move_line(inbox, mark.line, mark, now)
+            if line := mark.line:
+                parks, due_at = aftermath(mark.transition.state, line, now)
+                if parks:
+                    await inbox.execute(sql.PARK, line.handler_id, line.key, mark.job_id)
+                if due_at is not None:
+                    await inbox.execute(sql.CALL_NEXT, due_at, line.handler_id, line.key)
             if failure := mark.failure:
                 await inbox.execute(sql.FAIL, mark.job_id, mark.attempt, now, *failure)
                 oldest = mark.attempt - shared.KEPT_FAILURES
                 await inbox.execute(sql.TRIM_FAILURES, mark.job_id, oldest)
-
-    async def _move_line(
-        self, inbox: asyncpg.Connection[Any], line: Line, mark: Mark, now: int
-    ) -> None:
-        """Do to those behind a job what its end means for them."""
-        match aftermath(mark.transition.state, line.on_dead):
-            case Aftermath.CALL_NEXT:
-                due_at = now + line.interval
-                await inbox.execute(sql.CALL_NEXT, due_at, line.handler_id, line.key)
-            case Aftermath.PARK:
-                await inbox.execute(sql.PARK, line.handler_id, line.key, mark.job_id)
-                await inbox.execute(sql.CALL_NEXT, now, line.handler_id, line.key)  # before it
-            case Aftermath.NONE:
-                pass
 
     async def _deliver(
         self, inbox: asyncpg.Connection[Any], batch: Batch, committed: Committed, now: int

@@ -23,8 +23,10 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from animica_hooks.core.event import Event
+from animica_hooks.core.filters import fault_of
 from animica_hooks.core.job import State
 from animica_hooks.core.outcome import from_micros, to_micros
+from animica_hooks.errors import ConfigurationError
 from animica_hooks.store.base import Store
 from animica_hooks.store.inbox import FORGOTTEN, WAITING, event_of, forget
 from animica_hooks.store.lines import hold_handlers
@@ -91,7 +93,11 @@ async def find_events(
     Args:
         type: a pattern: ``a.b``, ``a.*`` or ``*``.
         since, until: of their receipt; the second is excluded.
+
+    Raises:
+        ConfigurationError: a filter can not be meant.
     """
+    _check(ids=ids, types=None if type is None else [type], since=since, until=until, limit=limit)
     query: Select[Any] = select(
         events.c.seq,
         events.c.id,
@@ -134,7 +140,12 @@ async def find_jobs(
     type: str | None = None,
     limit: int | None = None,
 ) -> AsyncIterator[JobView]:
-    """Yield jobs, newest first, reading a page at a time by key."""
+    """Yield jobs, newest first, reading a page at a time by key.
+
+    Raises:
+        ConfigurationError: a filter can not be meant.
+    """
+    _check(ids=ids, types=None if type is None else [type], states=states, limit=limit)
     query = (
         select(
             jobs,
@@ -180,6 +191,11 @@ async def find_jobs(
                 key=row.ordering_key,
                 parked=row.parked,
             )
+
+
+def _check(**filters: Any) -> None:
+    if fault := fault_of(filters):
+        raise ConfigurationError(fault)
 
 
 def _parked_behind() -> ColumnElement[int]:

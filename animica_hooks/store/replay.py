@@ -13,17 +13,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from animica_hooks.core.filters import fault_of
 from animica_hooks.core.job import State
 from animica_hooks.core.order import Entry
 from animica_hooks.core.outcome import SECOND, from_micros
-from animica_hooks.core.routing import check_pattern, matches, takes
+from animica_hooks.core.routing import matches, takes
 from animica_hooks.errors import ReplayRefused
 from animica_hooks.store.base import Store
 from animica_hooks.store.inbox import hold_bodies, inserted_id
@@ -67,19 +68,8 @@ class ReplayFilters:
                 "a replay without a filter would run every handler for every stored event: say "
                 "which (ids, types, since, until, states, handlers), or all=True."
             )
-        for name in ("ids", "types", "states", "handlers"):
-            if isinstance(getattr(self, name), str):
-                raise ReplayRefused(f"{name} must be a list, not a string.")
-        for moment in (self.since, self.until):
-            if moment is not None and moment.tzinfo is None:
-                raise ReplayRefused("since and until must be aware: give them a time zone.")
-        for type in self.types or ():
-            check_pattern(type)
-        for state in self.states or ():
-            if state not in list(State):
-                raise ReplayRefused(f"no job is ever {state!r}: it is one of {', '.join(State)}.")
-        if self.limit is not None and self.limit < 1:
-            raise ReplayRefused(f"limit must be 1 or more, not {self.limit}.")
+        if fault := fault_of({field.name: getattr(self, field.name) for field in fields(self)}):
+            raise ReplayRefused(fault)
 
     def as_json(self) -> str:
         return json.dumps({k: v for k, v in asdict(self).items() if v is not None}, default=str)

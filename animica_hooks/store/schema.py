@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, inspect, text
 
@@ -62,7 +62,7 @@ def require_known(version: str | None) -> None:
 
 
 def differences(connection: Connection) -> list[str]:
-    """Compare the tables with what the code expects; an empty list where they agree."""
+    """Say how the tables differ from what the code expects; an empty list where they agree."""
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
@@ -77,7 +77,20 @@ def differences(connection: Connection) -> list[str]:
             "include_name": lambda name, kind, _: kind != "table" or name in expected.tables,
         },
     )
-    return [str(difference) for difference in compare_metadata(context, expected)]
+    return [_in_words(difference) for difference in compare_metadata(context, expected)]
+
+
+def _in_words(difference: Any) -> str:
+    """Return what Alembic found: https://alembic.sqlalchemy.org/en/latest/api/autogenerate.html."""
+    if isinstance(difference, list):  # of one column
+        _, _, table, column, *_ = difference[0]
+        how = ", ".join(one[0].removeprefix("modify_") for one in difference)
+        return f"the column {table}.{column} differs in its {how}"
+    verb, _, kind = difference[0].partition("_")
+    element = difference[-1]
+    table = difference[2] if kind == "column" else getattr(element, "table", None)
+    name = element.name if table is None else f"{table}.{element.name}"
+    return f"the {kind} {name} is {'missing' if verb == 'add' else 'there, and not expected'}"
 
 
 def _config(connection: Connection) -> Config:

@@ -18,10 +18,8 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, closing, contextmanager
-from copy import copy
-from itertools import chain
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,25 +28,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from animica_hooks.core.event import Event, hash_body
-from animica_hooks.core.fair import share
-from animica_hooks.core.order import Aftermath, Line, aftermath
-from animica_hooks.core.outcome import COMPLETED, from_micros
+from animica_hooks.core.outcome import COMPLETED
 from animica_hooks.errors import ConfigurationError, StoreRefused, StoreUnavailable
-from animica_hooks.store import inbox, schema
+from animica_hooks.store import inbox, schema, sqlite_driver
 from animica_hooks.store import sqlite_sql as sql
 from animica_hooks.store.base import Store
 from animica_hooks.store.checkpoints import Checkpoints
 from animica_hooks.store.peers import Peers
-from animica_hooks.store.records import (
-    Batch,
-    Committed,
-    LeasedJob,
-    Mark,
-    NewEvent,
-    NewJob,
-    NewQuarantined,
-)
+from animica_hooks.store.records import Batch, Committed
 from animica_hooks.store.session import (
     SqliteUnit,
     Unit,
@@ -58,7 +45,7 @@ from animica_hooks.store.session import (
     open_session,
     open_sync_session,
 )
-from animica_hooks.store.tables import UNSORTED
+from animica_hooks.store.sqlite_batch import Batches
 from animica_hooks.store.turns import WriteTurns
 from animica_hooks.threads import DaemonThread, DaemonThreads, to_the_end
 
@@ -91,6 +78,7 @@ class SqliteStore(Store):
         self.path = path
         self.turns = WriteTurns(path.with_name(path.name + "-turns"))
         self._peers = Peers(path.with_name(path.name + "-peers"))
+        self._batches = Batches(owner, self.lease)
         self._has_turn = False
         self._ear: asyncio.Task[None] | None = None
         self._thread = DaemonThread("animica-hooks-commit")
@@ -135,6 +123,11 @@ class SqliteStore(Store):
             raise ConfigurationError(
                 f"{self.path} can not be used as an SQLite database: {error}."
             ) from error
+        except OSError as error:
+            raise ConfigurationError(
+                f"{error.filename} can not be made or opened ({error.strerror}), and the database "
+                f"needs it: let this user write to {self.path.parent} and to the files in it."
+            ) from error
 
     async def _shorten_leases(self) -> None:
         """End in time what processes held that are gone, though the clock was set back since."""
@@ -175,7 +168,7 @@ class SqliteStore(Store):
             # The last connection to close a file checkpoints it: in its turn.
             async with asyncio.timeout(CLOSING_TURN_S), self._turn("close"):
                 self._drop_inbox()
-        except TimeoutError:  # a handler keeps it for ever, or the disk hangs
+        except OSError:  # a handler keeps it for ever, the disk hangs; or there is no lock to take
             holder, _ = self.turns.held() or ("", 0)
             if holder != "inbox":
                 self._drop_inbox()
@@ -289,14 +282,17 @@ class SqliteStore(Store):
         await self._begin(connection)
         if batch.size > ON_LOOP_BYTES:
             return await self._thread.run(
-                lambda: self._end(connection, self._execute(connection, batch))
+                lambda: self._end(connection, self._batches.execute(connection, batch, self.now()))
             )
-        committed = self._execute(connection, batch)
+        committed = self._batches.execute(connection, batch, self.now())
         return await self._thread.run(lambda: self._end(connection, committed))
 
     def _end(self, connection: sqlite3.Connection, committed: Committed) -> Committed:
         """Commit; and end the turn here, for the loop may be blocked for a while."""
-        connection.execute("COMMIT")
+        if not connection.in_transaction:  # or else this would do nothing
+            raise sqlite3.OperationalError("the transaction was ended by somebody else")
+        # As a statement it would wait for the GIL twice.
+        connection.commit()
         self._has_turn = False
         self.turns.give()
         return committed
@@ -330,221 +326,6 @@ class SqliteStore(Store):
                 pass
             self._inbox = None
 
-    def _execute(self, connection: sqlite3.Connection, batch: Batch) -> Committed:
-        now = self.now()
-        fenced = self._mark(connection, batch.marks, now) if batch.marks else 0
-        committed = self._receive(connection, batch, now)
-        committed.fenced = fenced
-        if batch.claim:
-            committed.claimed = self._claim(connection, batch, now)
-        return committed
-
-    def _mark(self, connection: sqlite3.Connection, marks: Sequence[Mark], now: int) -> int:
-        """Carry out transitions; return how many came too late."""
-        plain = [mark for mark in marks if mark.is_plain]
-        changed = self._complete(connection, plain, now)
-        for mark in marks:
-            if mark.is_plain:
-                continue
-            if not connection.execute(sql.MARK, _mark_values(mark, now)).rowcount:
-                continue
-            changed += 1
-            if mark.line is not None:
-                self._move_line(connection, mark.line, mark, now)
-            if failure := mark.failure:
-                connection.execute(
-                    sql.INSERT_FAILURE,
-                    (mark.job_id, mark.attempt, now, *failure),
-                )
-                connection.execute(
-                    sql.TRIM_FAILURES, (mark.job_id, mark.attempt - inbox.KEPT_FAILURES)
-                )
-        return len(marks) - changed
-
-    def _complete(self, connection: sqlite3.Connection, marks: Sequence[Mark], now: int) -> int:
-        by_fence = inbox.by_fence((mark.job_id, mark.fence) for mark in marks)
-        changed = 0
-        for fence, ids in by_fence.items():
-            for chunk in inbox.chunks(ids):
-                changed += connection.execute(
-                    sql.complete(len(chunk)), (now, fence, *chunk)
-                ).rowcount
-        return changed
-
-    def _move_line(self, connection: sqlite3.Connection, line: Line, mark: Mark, now: int) -> None:
-        """Do to those behind a job what its end means for them."""
-        match aftermath(mark.transition.state, line.on_dead):
-            case Aftermath.CALL_NEXT:
-                due_at = now + line.interval
-                connection.execute(sql.CALL_NEXT, (due_at, line.handler_id, line.key))
-            case Aftermath.PARK:
-                connection.execute(sql.PARK, (line.handler_id, line.key, mark.job_id))
-                connection.execute(sql.CALL_NEXT, (now, line.handler_id, line.key))  # before it
-            case Aftermath.NONE:
-                pass
-
-    def _receive(self, connection: sqlite3.Connection, batch: Batch, now: int) -> Committed:
-        committed = Committed()
-        seqs = self._insert_events(connection, batch.deliveries) if batch.deliveries else {}
-        [(job_id,)] = connection.execute(sql.LAST_JOB)
-        as_leased = ("leased", now + self.lease, 1, self.owner, now)
-        as_available = ("available", now, 0, None, now)
-        rows: list[tuple[Any, ...]] = []
-        others: list[tuple[int, int, NewJob]] = []
-        for position, delivery in enumerate(batch.deliveries):
-            if isinstance(delivery, NewQuarantined):
-                self._quarantine(connection, delivery)
-                committed.receipts.append("quarantined")
-                continue
-            seq = seqs.get(position)
-            if seq is None:
-                self._redeliver(connection, delivery, committed)
-                continue
-            committed.receipts.append("new")
-            event, shared = delivery.event, len(delivery.handler_ids) > 1
-            for job in delivery.others:
-                job_id += 1
-                others.append((job_id, seq, job))
-            for handler_id in delivery.handler_ids:
-                job_id += 1
-                if len(committed.leased) < batch.room:
-                    rows.append((job_id, seq, handler_id, *as_leased))
-                    own = copy(event) if shared else event  # handlers do not share its payload
-                    committed.leased.append(LeasedJob(job_id, 1, handler_id, own, now))
-                else:
-                    rows.append((job_id, seq, handler_id, *as_available))
-                    committed.waiting = True
-        _insert_many(connection, sql.insert_jobs, rows)
-        committed.waiting |= bool(others)
-        for job_id, seq, job in others:
-            self._insert_other(connection, job_id, seq, job, now)
-        return committed
-
-    def _insert_other(
-        self, connection: sqlite3.Connection, job_id: int, seq: int, job: NewJob, now: int
-    ) -> None:
-        newest = None
-        if job.line is not None:
-            where = job.line.handler_id, job.line.key
-            newest = connection.execute(sql.NEWEST_IN_LINE, where).fetchone()
-        state, due_at = inbox.joined(job, newest, now)
-        connection.execute(
-            sql.INSERT_JOB,
-            (
-                job_id,
-                seq,
-                job.handler_id,
-                state,
-                due_at,
-                now,
-                job.line.key if job.line else None,
-                job.unusable,
-                now if job.unusable else None,
-                UNSORTED if job.unsorted else 0,
-            ),
-        )
-
-    def _insert_events(
-        self, connection: sqlite3.Connection, deliveries: Sequence[NewEvent | NewQuarantined]
-    ) -> dict[int, int]:
-        """Insert events whose id is new; return their sequence numbers, by position.
-
-        The numbers are given here, under the write lock: asking for them with RETURNING costs
-        twice as much as the insert.
-        """
-        [(last,)] = connection.execute(sql.LAST_EVENT)
-        seqs: dict[int, int] = {}
-        rows: list[tuple[Any, ...]] = []
-        for position, new in enumerate(deliveries):
-            if isinstance(new, NewEvent):
-                e = new.event
-                seqs[position] = seq = last + position + 1
-                rows.append((seq, e.endpoint, e.id, e.type, new.received_at, e.raw_headers, e.body))
-        if _insert_many(connection, sql.insert_events, rows) < len(rows):
-            stored = {seq for (seq,) in connection.execute(sql.EVENTS_AFTER, (last,))}
-            seqs = {position: seq for position, seq in seqs.items() if seq in stored}
-        return seqs
-
-    def _redeliver(
-        self, connection: sqlite3.Connection, delivery: NewEvent, committed: Committed
-    ) -> None:
-        e = delivery.event
-        found = connection.execute(sql.FIND_EVENT, (e.endpoint, e.id)).fetchone()
-        seq, first_body, first_hash = found
-        first_hash, body_hash = first_hash or hash_body(first_body), hash_body(e.body)
-        conflict = first_hash != body_hash
-        connection.execute(sql.REDELIVER, (seq, body_hash, conflict, delivery.received_at))
-        committed.receipts.append("conflict" if conflict else "duplicate")
-        if conflict:
-            committed.conflicts.append((e.endpoint, e.id, first_hash.hex(), body_hash.hex()))
-
-    def _quarantine(self, connection: sqlite3.Connection, held: NewQuarantined) -> None:
-        connection.execute(
-            sql.QUARANTINE,
-            (
-                held.endpoint, held.body_hash, held.received_at, held.reason, held.raw_headers,
-                held.body,
-            ),
-        )  # fmt: skip
-
-    def _claim(self, connection: sqlite3.Connection, batch: Batch, now: int) -> list[LeasedJob]:
-        """Lease due jobs, each handler in its turn an equal share of what may be claimed."""
-        claimed: list[tuple[Any, ...]] = []
-        until, left = now + self.lease, batch.claim
-        for position, claimant in enumerate(batch.claim_for):
-            most = share(left, batch.claim_for[position:])
-            tokens = 0.0
-            if claimant.is_limited:
-                limited = connection.execute(sql.LIMITED, (claimant.handler_id,)).fetchone()
-                most, tokens = inbox.grant(claimant, most, limited, now)
-            found = connection.execute(
-                sql.CLAIM,
-                (until, self.owner, claimant.handler_id, int(batch.claim_orphans), now, most),
-            ).fetchall()
-            if found and claimant.rate is not None:
-                spent = (tokens - len(found), now, claimant.handler_id)
-                connection.execute(sql.SPEND, spent)
-            claimed += found
-            left -= len(found)
-        events = self._load_events(connection, {row[1] for row in claimed})
-        claimed.sort(key=lambda row: row[0])
-        return [
-            LeasedJob(
-                id=id,
-                fence=fence,
-                handler_id=handler_id,
-                event=copy(events[seq]),  # handlers do not share its payload
-                created_at=created_at,
-                attempts=attempts,
-                failed=failed,
-                orphaned=bool(orphaned),
-                replayed_from=replayed_from,
-                keyed_by=keyed_by,
-                ordering_key=ordering_key,
-            )
-            for (
-                id, seq, handler_id, fence, created_at, attempts, failed, orphaned,
-                replayed_from, keyed_by, ordering_key,
-            ) in claimed
-        ]  # fmt: skip
-
-    def _load_events(
-        self, connection: sqlite3.Connection, seqs: Iterable[int]
-    ) -> dict[int, Event[Any]]:
-        events: dict[int, Event[Any]] = {}
-        for seq in seqs:
-            found = connection.execute(sql.LOAD_EVENT, (seq,)).fetchone()
-            endpoint, id, type, received_at, headers, body = found
-            events[seq] = Event(
-                id=id,
-                type=type,
-                body=body,
-                endpoint=endpoint,
-                received_at=from_micros(received_at),
-                raw_headers=headers,
-            )
-        return events
-
     def _open_inbox(self) -> sqlite3.Connection:
         # Not left to the caller to keep, who may be cancelled meanwhile.
         connection = self._inbox = self._connect()
@@ -576,7 +357,9 @@ class SqliteStore(Store):
             driver_logger.setLevel(logging.INFO)
         engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self.path)),
-            **_engine_options(pool_size, factory=_ClosesItself),
+            **_engine_options(
+                pool_size, async_creator_fn=sqlite_driver.connect, factory=_ClosesItself
+            ),
         )
         self._prepare(engine.sync_engine)
         return engine
@@ -596,7 +379,8 @@ class _ClosesItself(sqlite3.Connection):
     """
 
     def __del__(self) -> None:
-        self.close()
+        with suppress(sqlite3.ProgrammingError):  # it was never opened
+            self.close()
 
 
 def _version_of(path: Path) -> str | None:
@@ -614,10 +398,10 @@ def _version_of(path: Path) -> str | None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another of its name; None where there is none."""
+    """Return what tells a file from another of its name; None where none can be reached."""
     try:
         found = path.stat()
-    except FileNotFoundError:
+    except OSError:
         return None
     return found.st_dev, found.st_ino
 
@@ -653,21 +437,3 @@ def _leave_no_transaction(driver: Any, _: object) -> None:
     """Roll back after a commit that failed: SQLAlchemy takes that transaction for ended."""
     if driver is not None and getattr(driver, "driver_connection", driver).in_transaction:
         driver.rollback()
-
-
-def _insert_many(
-    connection: sqlite3.Connection,
-    statement: Callable[[int], str],
-    rows: Sequence[tuple[Any, ...]],
-) -> int:
-    """Insert rows; return how many were."""
-    inserted = 0
-    for chunk in inbox.chunks(rows):
-        values = list(chain.from_iterable(chunk))
-        inserted += connection.execute(statement(len(chunk)), values).rowcount
-    return inserted
-
-
-def _mark_values(mark: Mark, now: int) -> tuple[Any, ...]:
-    values = inbox.mark_parameters(mark, now)
-    return tuple(values[name] for name in sql.MARK_ORDER)

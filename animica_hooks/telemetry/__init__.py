@@ -22,11 +22,13 @@ class Stored(NamedTuple):
         receipts: how many were ``new``, ``duplicate``, ``conflict``, ``quarantined``.
         secrets: how many each signing secret verified, by the secret's id.
         no_handler: how many of them no handler takes, by type.
+        unkeyed: how many jobs are dead letters at once, for want of a key, by the reason.
     """
 
     receipts: Mapping[str, int]
     secrets: Mapping[str, int]
     no_handler: Mapping[str, int] = MappingProxyType({})
+    unkeyed: Mapping[str, int] = MappingProxyType({})
 
 
 class Conflicted(NamedTuple):
@@ -134,15 +136,20 @@ class Counters:
             for attempt in observation.attempts:
                 counts["attempts." + attempt.verb] += 1
         elif isinstance(observation, Stored):
-            for receipt, number in observation.receipts.items():
-                counts["deliveries." + receipt] += number
-            for secret, number in observation.secrets.items():
-                counts["verified." + secret] += number
-            if observation.no_handler:
-                counts["no_handler"] += sum(observation.no_handler.values())
+            self._stored(observation)
         elif isinstance(observation, Rejected):
             counts["rejected." + observation.reason] += 1
         elif isinstance(observation, Fenced):
             counts["fenced"] += observation.number
         elif isinstance(observation, SlowWriter):
             counts["slow_writers"] += 1
+
+    def _stored(self, stored: Stored) -> None:
+        counts = self.counts
+        for receipt, number in stored.receipts.items():
+            counts["deliveries." + receipt] += number
+        for secret, number in stored.secrets.items():
+            counts["verified." + secret] += number
+        for what, numbers in (("no_handler", stored.no_handler), ("unkeyed", stored.unkeyed)):
+            if numbers:
+                counts[what] += sum(numbers.values())

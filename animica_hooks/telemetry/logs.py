@@ -42,9 +42,11 @@ class Logs:
         match observation:
             case Attempted(attempts):
                 _attempted(attempts)
-            case Stored(no_handler=types):
+            case Stored(no_handler=types, unkeyed=unkeyed):
                 for type in types:
                     self._no_handler(type)
+                for reason in unkeyed:
+                    self._unkeyed(reason)
             case Rejected(code, reason):
                 self._rejected(code, reason)
             case Conflicted(endpoint, event_id, stored, received):
@@ -78,6 +80,16 @@ class Logs:
         said, more = self._may_say("no_handler")
         if said:
             logger.info("no handler takes events of type %s%s", printable(type), more)
+
+    def _unkeyed(self, reason: str) -> None:
+        said, more = self._may_say(reason)
+        if said:
+            logger.warning(
+                "a new job is a dead letter, for it has no place in its handler's order: %s%s; see "
+                "'animica-hooks dead list'",
+                reason,
+                more,
+            )
 
     def _rejected(self, code: str, reason: str) -> None:
         said, more = self._may_say(reason)

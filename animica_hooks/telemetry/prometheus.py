@@ -34,6 +34,7 @@ class Prometheus:
     ``animica_hooks_attempts_total{handler,verb}`` complete, retry, bury, cancel, release
     ``animica_hooks_attempt_seconds{handler}``     how long handlers ran
     ``animica_hooks_no_handler_total``             deliveries that no handler takes
+    ``animica_hooks_unkeyed_total``                jobs that are dead letters for want of a key
     ``animica_hooks_fenced_total``                 marks that came after the lease
     ``animica_hooks_slow_writers_total``           sessions that kept deliveries waiting
     =============================================  ====================================
@@ -47,6 +48,7 @@ class Prometheus:
         self._verified = counter("verified", "Deliveries by signing secret", "secret")
         self._rejected = counter("rejected", "Requests refused", "code", "reason")
         self._no_handler = counter("no_handler", "Deliveries that no handler takes")
+        self._unkeyed = counter("unkeyed", "Jobs that are dead letters for want of a key")
         self._fenced = counter("fenced", "Marks that came too late")
         self._slow_writers = counter("slow_writers", "Writers who kept deliveries waiting")
         attempts = counter("attempts", "Attempts ended", "handler", "verb")
@@ -67,7 +69,8 @@ class Prometheus:
                 for attempt in attempts:
                     self._attempts(attempt.handler, attempt.verb).inc()
                     self._seconds(attempt.handler).observe(attempt.seconds)
-            case Stored(receipts, secrets, no_handler):
+            case Stored(receipts, secrets, no_handler, unkeyed):
+                self._unkeyed.inc(sum(unkeyed.values()))
                 self._no_handler.inc(sum(no_handler.values()))
                 for receipt, number in receipts.items():
                     self._deliveries.labels(receipt).inc(number)

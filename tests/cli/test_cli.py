@@ -1,5 +1,6 @@
 """The command line as a whole: help, exit codes, databases that are not there."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import Result
+from clikit import PATIENCE_S, SECRET
 
 from animica_hooks.cli import cli, output
 
@@ -122,6 +124,38 @@ def test_a_file_that_is_no_database_is_one_line(command: Command, here: Path) ->
         assert result.exit_code in (1, 2)
         assert result.stderr.startswith("error: "), result.exception
         assert 1 == result.stderr.count("\n")
+
+
+@pytest.mark.parametrize("arguments", ["db upgrade", "db current", "stats", "serve"])
+def test_a_port_that_is_no_number_is_one_line(command: Command, arguments: str) -> None:
+    """A password with an '@' in it, or several hosts, are refused without a traceback."""
+    url = "postgresql://user:pass@word:canary/2@localhost/hooks"
+    result = command(*arguments.split(), "--database-url", url)
+    assert 2 == result.exit_code
+    assert result.stderr.startswith("error: database_url has a port"), result.exception
+    assert 1 == result.stderr.count("\n")
+    assert "canary" not in result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no files, from root either")
+def test_a_directory_that_takes_no_files_is_one_line() -> None:
+    """What can not be made is told without a traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "animica_hooks", "serve"],
+        env=os.environ
+        | {
+            "ANIMICA_HOOKS_SIGNING_SECRET": SECRET,
+            "ANIMICA_HOOKS_DATABASE_URL": "sqlite:////proc/hooks.db",
+        },
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert 2 == done.returncode
+    assert done.stderr.startswith("error: "), done.stderr
+    assert 1 == done.stderr.count("\n")
+    assert "/proc/hooks.db" in done.stderr
 
 
 def test_db_upgrade_makes_the_tables_once(command: Command, here: Path) -> None:

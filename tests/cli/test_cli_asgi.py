@@ -397,6 +397,38 @@ def test_an_upgrade_that_is_not_offered_is_a_plain_request(server: Process) -> N
         assert 200 == status_of(read_whole(connection))
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: {}", "Transfer-Encoding: chunked"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_request_that_asks_to_upgrade_keeps_its_body(
+    server: Process, framing: str, apart: bool
+) -> None:
+    """Its body is its own, never the next request; and what is pipelined behind it is answered."""
+    body = get("/about", "X: smuggled")
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if "chunked" in framing else body
+    asks = "Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", framing.format(len(body))
+    request = get("/", *asks, method="POST")
+    with server.connect() as connection:
+        connection.sendall(request if apart else request + sent + request[:50])
+        if apart:
+            time.sleep(0.1)
+            connection.sendall(sent + request[:50])
+        assert body == content(read_whole(connection))
+        connection.sendall(request[50:] + sent + get("/task", "Connection: close"))
+        answers = read_to_end(connection)
+    assert content(answers).startswith(body)
+    assert 2 == answers.count(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("target", ["app:80", "/"])
+def test_nothing_is_tunnelled(server: Process, target: str) -> None:
+    """What follows on a CONNECT is nobody's request."""
+    with server.connect() as connection:
+        connection.sendall(get(target, method="CONNECT") + get("/task"))
+        answers = read_to_end(connection)
+    assert 400 == status_of(answers)
+    assert 1 == answers.count(b"HTTP/1.1")
+
+
 def test_http_1_0_is_answered_and_closed(server: Process) -> None:
     """Who speaks 1.0 has its answer ended by the end of the connection."""
     with server.connect() as connection:

@@ -1,9 +1,11 @@
 """The limits of ``serve``, tried over raw sockets on a server in a process of its own."""
 
+import asyncio
 import contextlib
 import signal
 import socket
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,8 +24,27 @@ from clikit import (
     status_of,
     wait_for,
 )
+from uvicorn.server import ServerState
+
+from animica_hooks import Hooks
+from animica_hooks.cli.connection import MAX_LINGERING, Config, Connection, Limits
+from animica_hooks.cli.server import bind
 
 HEAD_TIMEOUT_S = 1.0
+GUARDED = """
+from animica_hooks import Hooks
+
+
+class Guarded(Hooks):
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        await send({"type": "http.response.start", "status": 403, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+
+hooks = Guarded()
+"""
 
 
 def start(cwd: Path, *options: str, shop: str = SHOP) -> Process:
@@ -34,6 +55,16 @@ def start(cwd: Path, *options: str, shop: str = SHOP) -> Process:
         "ANIMICA_HOOKS_DATABASE_URL": f"sqlite:///{cwd / 'shop.db'}",
     }
     return Process("serve", "shop:hooks", "--port", "0", *options, cwd=cwd, environment=environment)
+
+
+def ask_and_do_not_read(connection: socket.socket) -> None:
+    """Ask until nothing more is taken, for the answers are not read."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.settimeout(1)
+    requests = b"GET /health HTTP/1.1\r\nHost: shop\r\n\r\n" * 1_000
+    with contextlib.suppress(TimeoutError, ConnectionError):
+        while True:
+            connection.sendall(requests)
 
 
 @pytest.fixture(scope="module")
@@ -302,6 +333,69 @@ def test_sigterm_is_not_held_up_by_a_stuck_body(tmp_path: Path) -> None:
         assert 0 == code, server.said()
         assert seconds < 20
         assert "Traceback" not in server.said()
+
+
+def test_a_call_of_a_subclass_is_called(tmp_path: Path) -> None:
+    """What it adds to each request is not passed by."""
+    body = body_of("evt_1", "order.paid")
+    with start(tmp_path, shop=GUARDED) as server, server.connect() as connection:
+        connection.sendall(head(body) + body)
+        assert 403 == status_of(read_answer(connection))
+
+
+def test_sigterm_is_not_held_up_by_clients_that_do_not_read(tmp_path: Path) -> None:
+    """Whoever takes none of its answers is hung up on when the grace is over, without an alarm."""
+    with start(tmp_path, "--grace", "1") as server, server.connect() as connection:
+        ask_and_do_not_read(connection)
+        code, seconds = server.stop()
+        assert 0 == code, server.said()
+        assert seconds < 20
+        said = server.said()
+    assert "Traceback" not in said
+    assert "uvicorn" not in said
+
+
+class _Held(asyncio.Transport):
+    """Does not get rid of what is written to it."""
+
+    def write(self, data: object) -> None: ...
+
+    def close(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_a_client_that_is_refused_and_does_not_read_is_counted_until_it_has_gone() -> None:
+    """What can not be sent keeps its place below the cap, or descriptors would run out."""
+    config = Config(Hooks(signing_secret=SECRET), Limits(), proxy_headers=False)
+    config.load()
+    config.lingering.update(Connection(config, ServerState(), {}) for _ in range(MAX_LINGERING))
+    state = ServerState()
+    connection = Connection(config, state, {})
+    connection.connection_made(_Held())
+    connection.data_received(b"\0garbage\r\n\r\n")
+    assert connection in state.connections
+    connection.connection_lost(None)
+    assert not state.connections
+
+
+def test_connections_whose_clients_do_not_read_end_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They would count below the cap for ever."""
+    if sys.platform != "linux":
+        pytest.skip("the kernel does not see to that")
+    monkeypatch.setattr("animica_hooks.cli.server._STALLED_MS", 500)
+    [listener] = bind("127.0.0.1", 0)
+    with listener, socket.socket() as client:
+        listener.listen()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        accepted.settimeout(PATIENCE_S)
+        with accepted, pytest.raises(TimeoutError, match="Connection timed out"):  # the kernel's
+            accepted.sendall(b"x" * (64 << 20))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

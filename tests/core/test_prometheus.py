@@ -38,7 +38,7 @@ def test_metrics_count_what_happens() -> None:
     """Deliveries, verifications, rejections and attempts are counted by their few labels."""
     seen = exposed(
         Stored({"new": 2, "duplicate": 1}, {"ab12": 3}),
-        Stored({"new": 1}, {"ab12": 1}, {"a.b": 1}),
+        Stored({"new": 1}, {"ab12": 1}, {"a.b": 1}, {"key= raised KeyError": 2}),
         Rejected("invalid_signature", "mismatch"),
         Rejected("invalid_signature", "mismatch"),
         attempted("complete"),
@@ -59,6 +59,7 @@ def test_metrics_count_what_happens() -> None:
         'attempt_seconds_count{handler="shop.h"}': 2,
         'attempt_seconds_sum{handler="shop.h"}': 0.5,
         "no_handler_total": 1,
+        "unkeyed_total": 2,
         "fenced_total": 2,
         "slow_writers_total": 1,
     }

@@ -109,6 +109,10 @@ def test_when_an_attempt_is_tried_again_is_logged(caplog: pytest.LogCaptureFixtu
             Quarantined("animica", "it is not JSON", HASH),
             ["to animica", "quarantine: it is not JSON", HASH, "animica-hooks quarantine list"],
         ),
+        (
+            Stored({"new": 2}, {"ab": 2}, unkeyed={"key= raised KeyError": 2}),
+            ["new job is a dead letter", "key= raised KeyError", "animica-hooks dead list"],
+        ),
         (Fenced(3), ["3 marks came too late"]),
         (SlowWriter("shop.h", 2.04), ["shop.h has kept", "write slot for 2.0 s"]),
     ],
@@ -221,7 +225,7 @@ def test_counters_count() -> None:
     """Counts are by receipt, secret, reason and verb; what is counted as a receipt is not twice."""
     counters = Counters()
     for observation in (
-        Stored({"new": 2, "duplicate": 1}, {"ab": 3}),
+        Stored({"new": 2, "duplicate": 1}, {"ab": 3}, unkeyed={"key= raised KeyError": 2}),
         Stored({"new": 1, "quarantined": 1, "conflict": 1}, {"cd": 3}),
         attempted("complete"),
         attempted("complete"),
@@ -243,6 +247,7 @@ def test_counters_count() -> None:
         "verified.cd": 3,
         "attempts.complete": 2,
         "attempts.bury": 1,
+        "unkeyed": 2,
         "rejected.mismatch": 1,
         "fenced": 2,
         "slow_writers": 1,

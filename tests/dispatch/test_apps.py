@@ -208,7 +208,7 @@ async def test_while_draining_deliveries_are_refused(hooks: Hooks) -> None:
     async with hooks.lifespan():
         await deliver(hooks, "evt_1")
         await until(running.is_set)
-        hooks.begin_draining()
+        hooks._begin_draining()
         assert 503 == await post(hooks, make_event("order.paid", id="evt_2"))
     async with hooks.lifespan():
         await deliver(hooks, "evt_2")

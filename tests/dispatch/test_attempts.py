@@ -47,6 +47,13 @@ class Exits(Exception):
         raise SystemExit(3)
 
 
+class Obliging(Exception):
+    """Looks attributes up, as errors of API clients do, and fails as Python does not expect."""
+
+    def __getattr__(self, name: str) -> object:
+        return {}[name]
+
+
 class Unwritable(Exception):
     """Has a name that no database can hold."""
 
@@ -76,6 +83,8 @@ RAISED: list[Any] = [
     Unprintable(),
     Exits(),
     BrokenPipeError(32, "gone"),
+    Obliging("odd"),
+    SyntaxError("odd", ("template", 1, 2, 5)),  # whose text is no text
 ]
 # What a coroutine or a thread can not carry is turned into this by Python itself.
 INSTEAD = {"StopIteration": "RuntimeError"}
@@ -219,6 +228,30 @@ async def test_a_plain_function_that_returns_a_coroutine_is_told_so(
 
     [failure] = await bench.failures((await bench.job(states=["dead"])).id)
     assert "make the handler an async def" in failure.message
+
+
+@on_every_database
+@pytest.mark.parametrize("plain", [False, True])
+async def test_a_failed_statement_is_kept_without_its_parameters(
+    start_bench: MakeBench, router: Router, plain: bool
+) -> None:
+    """What a handler writes may be payload, and those who may see a failure may not see that."""
+    failing = text("INSERT INTO nowhere VALUES (:of_payload)"), {"of_payload": "canary"}
+
+    async def writes(event: Event, session: AsyncSession) -> None:
+        await session.execute(*failing)
+
+    def writes_plainly(event: Event, session: Session) -> None:
+        session.execute(*failing)
+
+    router.on("*", name="writes", retry=ONCE)(writes_plainly if plain else writes)
+    bench = await start_bench(router)
+    await bench.deliver("evt_1")
+    await bench.settled()
+
+    [failure] = await bench.failures((await bench.job(states=["dead"])).id)
+    assert "nowhere" in failure.message
+    assert "canary" not in failure.message + failure.traceback
 
 
 # Handlers that hang
@@ -705,6 +738,7 @@ async def test_data_that_does_not_fit_is_dead_at_once(
     assert ("dead", "EventMisfit: $.amount", 1) == (misfit.state, misfit.reason, misfit.attempts)
     [failure] = await bench.failures(misfit.id)
     assert "$.amount" in failure.message
+    assert "animica_hooks/" not in failure.traceback  # not one frame of ours, before the handler
     assert "a secret" not in failure.message + failure.traceback
     [error] = [
         ended.error

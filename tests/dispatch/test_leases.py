@@ -226,43 +226,39 @@ async def test_a_job_that_kills_its_process_alone_is_charged(
         assert ("succeeded", 2, ["evt_bad"]) == (job.state, job.attempts, ran)
 
 
-async def test_a_lease_that_ran_out_is_given_back_once(
-    start_bench: MakeBench, router: Router, clock: Clock, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("deaths", "at_once"), [(8, 1), (1, 12)])
+async def test_lost_jobs_are_told_of_once(
+    start_bench: MakeBench,
+    router: Router,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    deaths: int,
+    at_once: int,
 ) -> None:
-    """Nobody is told of a mark that came too late where none did."""
+    """A dead process makes one line, however many jobs it leaves; and no mark comes too late."""
 
     @router.on("*", name="one")
     async def one(event: Event) -> None: ...
 
     bench = await start_bench(router, clock=clock)
+    expected = []
     with caplog.at_level(logging.WARNING, "animica_hooks"):
-        for n in range(8):
-            await leave_behind(bench, f"evt_{n}")
+        for _ in range(deaths):
+            left = await leave_behind(bench, *(f"evt_{len(expected)}_{n}" for n in range(at_once)))
+            expected.append(line_of([job.id for job in left]))
             clock.advance(31)
             await bench.settled()
 
-    lost = [record.getMessage() for record in caplog.records if "lost its process" in record.msg]
-    assert 8 == len(lost)
+    assert expected == caplog.messages
     assert 0 == bench.counters.counts["fenced"]
 
 
-async def test_a_dead_process_makes_one_line(
-    start_bench: MakeBench, router: Router, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    """However many jobs it has left, with their number and the first of them."""
-
-    @router.on("*", name="one")
-    async def one(event: Event) -> None: ...
-
-    bench = await start_bench(router, clock=clock)
-    with caplog.at_level(logging.WARNING, "animica_hooks"):
-        await leave_behind(bench, *numbered(12))
-        clock.advance(31)
-        await bench.settled()
-
-    ids = [job.id for job in await bench.jobs()]
-    first = ", ".join(str(id) for id in ids[:5])
-    assert [f"12 jobs lost their process: each will run alone ({first}, ...)"] == caplog.messages
+def line_of(ids: list[int]) -> str:
+    """Return what is logged of a dead process by which so many jobs were lost."""
+    if len(ids) == 1:
+        return f"job {ids[0]} lost its process: it will run alone"
+    first = ", ".join(map(str, ids[:5]))
+    return f"{len(ids)} jobs lost their process: each will run alone ({first}, ...)"
 
 
 async def test_processes_share_the_work(start_bench: MakeBench, router: Router) -> None:

@@ -297,7 +297,7 @@ async def test_a_new_handler_gets_old_events(worked: Shop) -> None:
 
 
 async def test_an_event_without_a_key_is_never_handled_without_order(inbox_url: str) -> None:
-    """Replayed, one of which no key can be made is a dead letter again, and is not run."""
+    """One of which no key can be made is a dead letter, which is told; replayed it is so again."""
     hooks = make_hooks(inbox_url)
     ran: list[str] = []
 
@@ -306,7 +306,9 @@ async def test_an_event_without_a_key_is_never_handled_without_order(inbox_url: 
         ran.append(event.id)
 
     async with hooks.lifespan():
-        await deliver(hooks, "evt_1", type="step")
+        for _ in range(2):
+            await deliver(hooks, "evt_1", type="step")
+        assert 1 == (await hooks.stats()).counts["unkeyed"]  # of the new one, not of its duplicate
         for _ in range(2):
             assert 1 == (await hooks.replay(all=True)).created
             await settled(hooks)
@@ -369,3 +371,27 @@ async def test_what_can_not_be_meant_is_refused(worked: Shop, filters: Any, prob
     with pytest.raises(refused, match=problem):
         await worked.hooks.replay(**filters, dry_run=True)
     assert before == await all_jobs(worked.hooks)
+
+
+@pytest.mark.parametrize(
+    ("filters", "problem"),
+    [
+        ({"ids": "evt_1"}, "ids must be a list"),
+        ({"limit": 0}, "limit must be 1 or more"),
+        ({"type": "a*"}, "can only stand alone"),
+        ({"states": "dead"}, "states must be a list"),
+        ({"states": ["died"]}, "no job is ever 'died'"),
+        ({"since": datetime(2026, 1, 1)}, "since must be aware"),  # noqa: DTZ001 - on purpose
+    ],
+)
+async def test_what_can_not_be_looked_for_is_refused(
+    worked: Shop, filters: Any, problem: str
+) -> None:
+    """Looking checks its filters as replaying does."""
+    looks = [worked.hooks.jobs] if "states" in filters else [worked.hooks.events]
+    if "since" not in filters and "states" not in filters:
+        looks.append(worked.hooks.jobs)
+    for look in looks:
+        with pytest.raises(ConfigurationError, match=problem):
+            async for _ in look(**filters):
+                pass

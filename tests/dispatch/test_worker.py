@@ -461,6 +461,20 @@ async def test_a_handler_that_can_not_be_stopped_does_not_keep_the_process(
     assert ["evt_1"] == await given_back(bench)
 
 
+def slow_commits(monkeypatch: pytest.MonkeyPatch, seconds: float) -> asyncio.Event:
+    """Make what handlers write take so long to commit; the event is set when one has returned."""
+    returned = asyncio.Event()
+    run_sync = AsyncSession.run_sync
+
+    async def slow_to_commit(self: AsyncSession, *arguments: Any, **options: Any) -> Any:
+        returned.set()
+        await asyncio.sleep(seconds)
+        return await run_sync(self, *arguments, **options)
+
+    monkeypatch.setattr(AsyncSession, "run_sync", slow_to_commit)
+    return returned
+
+
 async def test_a_commit_under_way_is_not_broken_off(
     start_bench: MakeBench, router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -471,18 +485,27 @@ async def test_a_commit_under_way_is_not_broken_off(
         await session.execute(text("CREATE TABLE effects (x INTEGER)"))
 
     bench = await start_bench(router)
-    returned = asyncio.Event()
-    run_sync = AsyncSession.run_sync
-
-    async def slow_to_commit(self: AsyncSession, *arguments: Any, **options: Any) -> Any:
-        returned.set()
-        await asyncio.sleep(0.3)
-        return await run_sync(self, *arguments, **options)
-
-    monkeypatch.setattr(AsyncSession, "run_sync", slow_to_commit)
+    committing = slow_commits(monkeypatch, 0.3)
     await bench.deliver("evt_1")
-    await asyncio.wait_for(returned.wait(), PATIENCE_S)
+    await asyncio.wait_for(committing.wait(), PATIENCE_S)
     await drain(bench, 0.01)
+
+    assert "succeeded" == (await bench.job()).state
+
+
+async def test_a_timeout_is_the_handlers_and_not_its_commits(
+    start_bench: MakeBench, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A handler that returned in time has succeeded, however long its commit takes."""
+
+    @router.on("*", name="writes", timeout=1.0, retry=RetryPolicy(max_attempts=1))
+    async def writes(event: Event, session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
+
+    bench = await start_bench(router)
+    slow_commits(monkeypatch, 1.2)
+    await bench.deliver("evt_1")
+    await bench.settled()
 
     assert "succeeded" == (await bench.job()).state
 
@@ -509,3 +532,26 @@ async def test_what_was_given_back_runs_elsewhere_at_once(
 
     assert ["evt_0000", *numbered(3)] == [ran[0], *sorted(ran[1:])]
     assert 3 == await second.count("succeeded")
+
+
+async def test_handlers_that_hold_sessions_keep_nobody_waiting(
+    start_bench: MakeBench, router: Router
+) -> None:
+    """Their connections are their own: what is received is stored, and can be looked at."""
+    begun: list[str] = []
+    go_on = asyncio.Event()
+
+    @router.on("*", name="holds")
+    async def holds(event: Event, session: AsyncSession) -> None:
+        await session.execute(text("SELECT 1"))
+        begun.append(event.id)
+        await go_on.wait()
+
+    bench = await start_bench(router, concurrency=8)
+    await bench.deliver(*numbered(8))
+    await until(lambda: len(begun) == 8)
+    async with asyncio.timeout(PATIENCE_S):
+        await bench.deliver("evt_more")
+        assert 9 == len(await bench.jobs())
+    go_on.set()
+    await bench.settled()

@@ -217,7 +217,7 @@ async def _fail(hooks: Hooks, *faults: str) -> Reply:
         ORDER[fault][2](request)
     async with hooks.lifespan():
         if "unavailable" in faults:
-            hooks.begin_draining()
+            hooks._begin_draining()
         return await ask(hooks, request)
 
 

@@ -1,6 +1,8 @@
 """A wrong set-up is a ``ConfigurationError`` that says what to do, before anything is received."""
 
 import asyncio
+import errno
+import os
 import sqlite3
 import traceback
 from collections.abc import Callable
@@ -45,6 +47,21 @@ async def test_wrong_url(make_hooks: Callable[..., Hooks], wrong: str, advice: s
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "postgresql://user:hunter2@localhost:many/hooks",
+        "postgresql://user:hunter2@one:5432,two:5432/hooks",
+        "mariadb://user:pass@word:hunter2/@localhost/hooks",  # the password ends at the first '@'
+    ],
+)
+async def test_port_that_is_no_number(make_hooks: Callable[..., Hooks], wrong: str) -> None:
+    """It may be a part of a password, or of a second host: both are named, and nothing quoted."""
+    with pytest.raises(ConfigurationError, match="a port that is not a number") as caught:
+        await _start(make_hooks(database_url=wrong))
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))
+
+
 @pytest.mark.parametrize("wrong", ["", " ", 1])
 def test_blank_url(wrong: Any) -> None:
     """A blank URL, as of a variable that is set to nothing, is refused at once."""
@@ -63,6 +80,24 @@ def test_missing_directory(make_hooks: Callable[..., Hooks], tmp_path: Path) -> 
     with pytest.raises(ConfigurationError, match="does not exist: create it"):
         asyncio.run(_start(make_hooks(database_url=url(tmp_path / "missing" / "hooks.db"))))
     assert [] == list(tmp_path.iterdir())
+
+
+def test_directory_that_takes_no_files(
+    make_hooks: Callable[..., Hooks], database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files beside the database, which it needs, are named where they can not be made."""
+    really_open = os.open
+
+    def refuse(path: Any, *rest: Any) -> int:
+        if str(path).endswith("-turns"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really_open(path, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(
+        ConfigurationError, match=r"hooks\.db-turns can not be made .* let this user"
+    ):
+        asyncio.run(_start(make_hooks()))
 
 
 @pytest.mark.parametrize("content", [b"It was a dark and stormy night. " * 100, b"\0" * 8192])

@@ -64,7 +64,7 @@ async def _is_unready(hooks: Hooks, reason: str) -> bool:
 async def test_draining_is_not_ready(hooks: Hooks) -> None:
     """While it drains it is alive, not ready, and refuses deliveries."""
     async with hooks.lifespan():
-        hooks.begin_draining()
+        hooks._begin_draining()
         assert await _is_unready(hooks, "draining")
         assert "unavailable" == (await deliver(hooks)).code
 

@@ -457,6 +457,15 @@ async def test_a_wrong_user_password_or_database_is_named(
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("option", ["ssl_ca", "ssl_cert", "ssl_key"])
+def test_a_file_of_the_url_that_is_not_there_is_named(option: str) -> None:
+    """It is seen before a server is asked."""
+    url = f"mariadb://u:secret@127.0.0.1/x?{option}=/nowhere.pem"
+    with pytest.raises(ConfigurationError, match=f"{option}=/nowhere.pem, which is") as raised:
+        make_store(url, owner="one", lease_s=30, handlers=1)
+    assert "secret" not in str(raised.value)
+
+
 async def test_a_server_that_is_not_there_is_an_outage() -> None:
     """Where nobody listens the store is unavailable: that may pass."""
     for url, where in {

@@ -119,6 +119,20 @@ async def test_a_database_that_does_not_exist(database: str) -> None:
     assert "hooks_test_nowhere does not exist: create the database" in message
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("connect_timeout=5", "one of its options is wrong"),
+        ("sslmode=require", "has no TLS, which the sslmode of database_url asks for"),
+    ],
+)
+async def test_options_that_do_not_fit_the_server(
+    careless: Postgres, options: str, says: str
+) -> None:
+    """They are an error of configuration: nothing that passes."""
+    assert says in await refusal(f"{careless.url}?{options}")
+
+
 async def test_a_host_that_is_not_known(database: str) -> None:
     """Its name is told, and where it came from."""
     message = await refusal(as_user(database, "postgres", host="nowhere.invalid"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -394,6 +395,36 @@ async def test_the_line_goes_on_after_an_erasure(store: Store, erased: str) -> N
         await store.commit(Batch(marks=[mark]))
 
     assert [f"evt_{n}" for n in range(3) if f"evt_{n}" != erased] == handled
+
+
+# Beside others
+
+
+async def test_it_rests_for_longer_than_it_writes(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three batches each is followed by a rest in which whoever waited gets to write."""
+    monkeypatch.setattr(prune_module, "REST", 3.0)
+    monkeypatch.setattr(prune_module, "BATCH", 1)
+    await done(store, *(new_event(f"evt_{n}") for n in range(3)))
+    clock.advance(2 * DAY_S)
+    spans: list[tuple[float, float]] = []
+    transact = store.transact
+
+    async def slowly(*arguments: Any) -> Any:
+        began = time.monotonic()
+        await asyncio.sleep(0.02)
+        result = await transact(*arguments)
+        spans.append((began, time.monotonic()))
+        return result
+
+    monkeypatch.setattr(store, "transact", slowly)
+    assert Pruned(bodies=3) == await prune(store, AGES)
+    spans.append((time.monotonic(), 0))
+
+    assert 4 == len(spans)
+    for (began, ended), (following, _) in pairwise(spans):
+        assert following - ended >= 2 * (ended - began)
 
 
 # By itself

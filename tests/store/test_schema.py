@@ -19,6 +19,7 @@ from databases import (
     engine_of,
     new_database,
     on_every_database,
+    on_every_server,
 )
 from sqlalchemy import create_engine, inspect, text
 from storekit import FULL, PATIENCE_S, Opens, new_event
@@ -112,21 +113,38 @@ async def test_the_check_finds_no_difference(store: Store) -> None:
 
 @on_every_database
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        "DROP INDEX ix_hooks_jobs_dead",
-        "ALTER TABLE hooks_jobs DROP COLUMN reason",
-        "DROP TABLE hooks_quarantine",
-        "ALTER TABLE hooks_events ADD COLUMN surplus TEXT",
+        ("DROP INDEX ix_hooks_jobs_dead", "the index hooks_jobs.ix_hooks_jobs_dead is missing"),
+        ("ALTER TABLE hooks_jobs DROP COLUMN reason", "the column hooks_jobs.reason is missing"),
+        ("DROP TABLE hooks_quarantine", "the table hooks_quarantine is missing"),
+        (
+            "ALTER TABLE hooks_events ADD COLUMN surplus TEXT",
+            "the column hooks_events.surplus is there, and not expected",
+        ),
     ],
 )
-async def test_the_check_finds_a_difference(store: Store, change: str) -> None:
+async def test_the_check_finds_a_difference(store: Store, change: str, said: str) -> None:
     """A missing index, column or table, or one too many, is told."""
     async with store.write("test") as connection:
         on = " ON hooks_jobs" if connection.dialect.name == "mysql" and "INDEX" in change else ""
         await connection.exec_driver_sql(change + on)
     async with store.read() as connection:
-        assert 1 <= len(await connection.run_sync(schema.differences))
+        assert said in await connection.run_sync(schema.differences)
+
+
+@on_every_server
+async def test_the_check_finds_a_column_that_differs(store: Store) -> None:
+    """What it may hold is told, too."""
+    async with store.write("test") as connection:
+        alter = {
+            "postgresql": "ALTER COLUMN reason TYPE TEXT",
+            "mysql": "MODIFY COLUMN reason TEXT",
+        }
+        await connection.exec_driver_sql(f"ALTER TABLE hooks_jobs {alter[connection.dialect.name]}")
+    async with store.read() as connection:
+        differences = await connection.run_sync(schema.differences)
+    assert ["the column hooks_jobs.reason differs in its type"] == differences
 
 
 @on_every_database

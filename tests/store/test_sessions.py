@@ -1,12 +1,15 @@
 """The ``session`` of handlers: one transaction with the mark, no lock before the first write."""
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+import psycopg
+import pymysql
 import pytest
 from databases import engine_of, on_every_database, on_every_server
 from sqlalchemy import (
@@ -45,6 +48,10 @@ class Order(Base):
 
 
 orders = cast("Table", Order.__table__)
+
+
+# What drivers raise of a connection that is closed.
+_CLOSED = (psycopg.OperationalError, pymysql.InterfaceError, sqlite3.ProgrammingError)
 
 
 class Unexpected(Exception):
@@ -804,3 +811,26 @@ async def test_plain_handlers_that_begin_at_once_share_connections(
 
     await asyncio.gather(*[asyncio.to_thread(read) for _ in range(4)])
     assert 1 == len(made)
+
+
+@on_every_database
+async def test_what_a_plain_handler_brings_back_after_the_end_is_closed(store: Store) -> None:
+    """A thread that a shutdown has left behind leaves no connection open behind it."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def linger() -> Any:
+        with store.sync_session("handler") as (session, _):
+            connection = session.connection().connection.driver_connection
+            begun.set()
+            go_on.wait(PATIENCE_S)
+        return connection
+
+    with ThreadPoolExecutor() as threads:
+        left_behind = threads.submit(linger)
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        await store.close()
+        go_on.set()
+        connection = await asyncio.wrap_future(left_behind)
+
+    with pytest.raises(_CLOSED):
+        connection.cursor().execute("SELECT 1")

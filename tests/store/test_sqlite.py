@@ -28,9 +28,9 @@ from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.store import checkpoints, inbox, sqlite_sql
 from animica_hooks.store import sqlite as sqlite_module
 from animica_hooks.store.connect import make_store
-from animica_hooks.store.records import Batch
+from animica_hooks.store.records import Batch, Committed
 from animica_hooks.store.sqlite import SqliteStore
-from animica_hooks.store.tables import events
+from animica_hooks.store.tables import events, jobs
 
 FULL_SYNC = 2
 PRAGMAS = ("journal_mode", "synchronous", "mmap_size", "wal_autocheckpoint")
@@ -61,6 +61,19 @@ async def test_nothing_is_acknowledged_into_a_deleted_file(
     assert replaced == store.path.exists()
 
     aside.replace(store.path)
+    assert ["new"] == (await store.commit(Batch(deliveries=[new_event("evt_1")]))).receipts
+
+
+async def test_a_file_that_can_not_be_reached_is_unavailable(store: SqliteStore) -> None:
+    """What the system says of its folder is no bug of ours, nor a batch to be taken apart for."""
+    folder = store.path.parent
+    aside = folder.rename(folder.with_name("aside"))
+    folder.touch()
+    with pytest.raises(StoreUnavailable, match="deleted or replaced"):
+        await store.commit(Batch(deliveries=[new_event("evt_1")]))
+
+    folder.unlink()
+    aside.rename(folder)
     assert ["new"] == (await store.commit(Batch(deliveries=[new_event("evt_1")]))).receipts
 
 
@@ -308,6 +321,35 @@ async def test_a_full_database_is_unavailable_and_recovers(store: SqliteStore) -
     assert (["new", "new"], 0) == (again.receipts, again.fenced)
 
 
+async def test_nothing_is_acknowledged_whose_transaction_is_gone(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To commit where nothing was begun, or somebody has undone it, is no commit."""
+    execute = store._batches.execute
+
+    def undo(connection: sqlite3.Connection, batch: Batch, now: int) -> Committed:
+        committed = execute(connection, batch, now)
+        connection.execute("ROLLBACK")
+        return committed
+
+    monkeypatch.setattr(store._batches, "execute", undo)
+    with pytest.raises(StoreUnavailable, match="ended by somebody else"):
+        await store.commit(Batch(deliveries=[new_event()]))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 64, 65, 255, 256, 257, 600])
+async def test_any_number_is_stored_and_completed_at_once(store: SqliteStore, number: int) -> None:
+    """Statements are for some numbers of rows only: those that are too many change nothing."""
+    batch = Batch(deliveries=[new_event(f"evt_{n}") for n in range(number)], room=number)
+    stored = await store.commit(batch)
+    ended = await store.commit(Batch(marks=[completed(job) for job in stored.leased]))
+
+    assert (["new"] * number, 0) == (stored.receipts, ended.fenced)
+    rows = await all_rows(store, events), await all_rows(store, jobs)
+    assert [number, number] == [len(each) for each in rows]
+    assert {"succeeded"} == {job.state for job in rows[1]}
+
+
 async def test_a_broken_commit_gives_the_turn_back(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +359,7 @@ async def test_a_broken_commit_gives_the_turn_back(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_claim", broken)
+        patched.setattr(store._batches, "_claim", broken)
         with pytest.raises(ZeroDivisionError):
             await store.commit(Batch(deliveries=[new_event()], claim=1, claim_for=[Claimant(1)]))
 

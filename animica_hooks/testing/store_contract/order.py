@@ -174,6 +174,21 @@ async def test_a_handlers_session_calls_the_next(store: Store) -> None:
     assert ["evt_2"] == await claimed_ids(store)
 
 
+async def test_a_handlers_session_keeps_the_pace(store: Store, clock: Clock) -> None:
+    """The end that a handler's own transaction writes lets the next wait for the interval, too."""
+    in_line = line(interval=10)
+    await store_in_line(store, in_line, "evt_1", "evt_2")
+    job = await take(store)
+    async with store.session("test") as (session, unit):
+        await session.execute(jobs.update().values(reason="touched"))
+        assert await session.run_sync(unit.complete, ends(completed(job), in_line), NOON)
+
+    clock.advance(9.9)
+    assert [] == await claimed_ids(store)
+    clock.advance(0.1)
+    assert ["evt_2"] == await claimed_ids(store)
+
+
 # Limits
 
 

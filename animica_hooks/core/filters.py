@@ -1,0 +1,31 @@
+"""What may be asked for of stored events and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from animica_hooks.core.job import State
+from animica_hooks.core.routing import check_pattern
+
+
+def fault_of(filters: Mapping[str, Any]) -> str | None:
+    """Return why filters, by name, can not be meant; None where they can.
+
+    Raises:
+        ConfigurationError: a type is no pattern.
+    """
+    for name in ("ids", "types", "states", "handlers"):
+        if isinstance(filters.get(name), str | bytes):
+            return f"{name} must be a list, not a string."
+    for name in ("since", "until"):
+        moment = filters.get(name)
+        if moment is not None and moment.tzinfo is None:
+            return f"{name} must be aware: give it a time zone."
+    for type in filters.get("types") or ():
+        check_pattern(type)
+    for state in filters.get("states") or ():
+        if state not in list(State):
+            return f"no job is ever {state!r}: it is one of {', '.join(State)}."
+    limit = filters.get("limit")
+    return None if limit is None or limit >= 1 else f"limit must be 1 or more, not {limit}."

@@ -163,7 +163,14 @@ class Hooks:
         else:
             raise NotImplementedError(f"ASGI scope {scope['type']!r}")
 
-    def _take(self, scope: Scope, body: bytes, answer: Callable[[Answer], None]) -> bool:
+    def _take(
+        self,
+        method: str,
+        path: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        answer: Callable[[Answer], None],
+    ) -> bool:
         """Answer a request that is all there: as a call does, but without a task to wait in.
 
         For ``animica-hooks serve``. False where it has to be called for.
@@ -171,7 +178,7 @@ class Hooks:
         runtime = self._runtime
         if runtime is None or runtime.receiver is None or runtime.loop.is_closed():
             return False
-        return runtime.receiver.take(scope, body, answer)
+        return runtime.receiver.take(method, path, headers, body, answer)
 
     @asynccontextmanager
     async def lifespan(self, app: object = None) -> AsyncIterator[None]:  # noqa: ARG002

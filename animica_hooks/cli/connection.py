@@ -29,6 +29,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from animica_hooks.cli.exchange import Exchange, Take
+from animica_hooks.receiver.answers import Answer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -93,6 +94,7 @@ class Config(uvicorn.Config):
     Attributes:
         take: what answers whole requests without a task, where the app can do that.
         default_lines: the headers of every answer.
+        heads: of answers that were made with these headers, for connections that go on.
         lingering: connections that are closed and still read from.
     """
 
@@ -116,6 +118,7 @@ class Config(uvicorn.Config):
         self.limits = limits
         self.take = take
         self.default_lines = b""
+        self.heads: dict[Answer, bytes] = {}
         self.lingering: set[Connection] = set()
 
 
@@ -277,23 +280,16 @@ class Connection(asyncio.Protocol):
         path, query = _split(self._url)
         text = path.decode("ascii")
         version = parser.get_http_version()
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": "http",
-            "method": parser.get_method().decode("ascii"),
-            "root_path": "",
-            "path": unquote(text) if "%" in text else text,
-            "raw_path": path,
-            "query_string": query,
-            "headers": self._headers,
-            "state": self._app_state.copy(),
-        }
-        keep_alive = version != "1.0" and parser.should_keep_alive()
-        self._reading = Exchange(self, scope, keep_alive=keep_alive)
+        self._reading = Exchange(
+            self,
+            version,
+            parser.get_method().decode("ascii"),
+            unquote(text) if "%" in text else text,
+            path,
+            query,
+            self._headers,
+            version != "1.0" and parser.should_keep_alive(),
+        )
         self._waiting.append(self._reading)
         self._in_head = self._head_is_due = False
         self._url = b""
@@ -320,6 +316,18 @@ class Connection(asyncio.Protocol):
             self._headers = []  # of trailers
         assert self._reading is not None
         self._reading.end()
+
+    def scope(self) -> dict[str, Any]:
+        """Return what is the same in the scope of each of its requests."""
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "server": self._server,
+            "client": self._client,
+            "scheme": "http",
+            "root_path": "",
+            "state": self._app_state.copy(),
+        }
 
     def write(self, pieces: Sequence[bytes]) -> None:
         """Send bytes of an answer."""

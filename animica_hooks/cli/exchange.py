@@ -35,7 +35,8 @@ _FAILED = Answer(
 )
 
 
-Take: TypeAlias = Callable[[Scope, bytes, Callable[[Answer], None]], bool]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+Take: TypeAlias = Callable[[str, str, Headers, bytes, Callable[[Answer], None]], bool]
 
 
 class Exchange:
@@ -58,9 +59,14 @@ class Exchange:
         "_connection",
         "_due",
         "_head",
+        "_headers",
+        "_method",
         "_news",
-        "_scope",
+        "_path",
+        "_query",
+        "_raw_path",
         "_started",
+        "_version",
         "begun",
         "body",
         "complete",
@@ -72,9 +78,24 @@ class Exchange:
 
     task: asyncio.Task[None]
 
-    def __init__(self, connection: Connection, scope: Scope, *, keep_alive: bool) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        version: str,
+        method: str,
+        path: str,
+        raw_path: bytes,
+        query: bytes,
+        headers: Headers,
+        keep_alive: bool,
+    ) -> None:
         self._connection = connection
-        self._scope = scope
+        self._version = version
+        self._method = method
+        self._path = path
+        self._raw_path = raw_path
+        self._query = query
+        self._headers = headers
         self.keep_alive = keep_alive
         self.disconnected = False
         self.body: bytes | bytearray = b""
@@ -92,7 +113,8 @@ class Exchange:
     def take(self, take: Take) -> bool:
         """Have an app of ours answer, which needs no task to do that; False where it does."""
         try:
-            taken = take(self._scope, bytes(self.body), self.answer)
+            body = bytes(self.body)
+            taken = take(self._method, self._path, self._headers, body, self.answer)
         except Exception:
             _logger.exception("Exception in ASGI application\n")
             asyncio.get_running_loop().call_soon(self._fail)
@@ -104,7 +126,7 @@ class Exchange:
     async def run(self, app: Callable[[Scope, Receive, Send], Awaitable[object]]) -> None:
         """Have the app answer; whatever it does, there is an end."""
         try:
-            returned = await app(self._scope, self.receive, self.send)
+            returned = await app(self._scope(), self.receive, self.send)
         except BaseException:  # a request that was cancelled has to be answered too
             _logger.exception("Exception in ASGI application\n")
             self._fail()
@@ -151,10 +173,15 @@ class Exchange:
 
     def answer(self, answer: Answer) -> None:
         """Send a whole answer, in place of what has not left."""
-        if not self.disconnected:
-            self._head = self._head_of(answer.status, answer.headers)
-            self._started = True
-            self._send_body(answer.body, False)
+        if self.disconnected:
+            return
+        heads = self._connection.config.heads
+        head = heads.get(answer) if self.keep_alive else None
+        if head is None:
+            head = self._head_of(answer.status, answer.headers)
+            if self.keep_alive:
+                heads[answer] = head
+        self._finish((head, answer.body) if answer.body and self._method != "HEAD" else (head,))
 
     def send_head(self) -> None:
         """Send the head by itself, if it waits for the body."""
@@ -187,6 +214,16 @@ class Exchange:
         self.disconnected = not self.complete
         self._tell()
 
+    def _scope(self) -> Scope:
+        scope = self._connection.scope()
+        scope["http_version"] = self._version
+        scope["method"] = self._method
+        scope["path"] = self._path
+        scope["raw_path"] = self._raw_path
+        scope["query_string"] = self._query
+        scope["headers"] = self._headers
+        return scope
+
     def _tell(self) -> None:
         if self._changed is not None:
             self._changed.set()
@@ -197,7 +234,7 @@ class Exchange:
             self._begun_waiting = True
             if any(
                 name == b"expect" and value.lower() == b"100-continue"
-                for name, value in self._scope["headers"]
+                for name, value in self._headers
             ):
                 self._connection.write((b"HTTP/1.1 100 Continue\r\n\r\n",))
         self._connection.resume_reading()
@@ -227,7 +264,7 @@ class Exchange:
             self.keep_alive = False
         elif not self.keep_alive:
             lines.append(b"connection: close\r\n")
-        if self._chunked is None and status not in (204, 304) and self._scope["method"] != "HEAD":
+        if self._chunked is None and status not in (204, 304) and self._method != "HEAD":
             self._chunked = True
             lines.append(b"transfer-encoding: chunked\r\n")
         lines.append(b"\r\n")
@@ -235,7 +272,7 @@ class Exchange:
 
     def _send_body(self, body: bytes, more: bool) -> None:
         pieces: tuple[bytes, ...] = (body,) if body else ()
-        if self._scope["method"] == "HEAD":
+        if self._method == "HEAD":
             pieces = ()
         elif self._chunked:
             if body:
@@ -252,11 +289,18 @@ class Exchange:
             pieces = (self._head, *pieces)
             self._head = None
             self.begun = True
+        if more:
+            self._connection.write(pieces)
+        else:
+            self._finish(pieces)
+
+    def _finish(self, pieces: tuple[bytes, ...]) -> None:
+        """Send the last of the answer."""
+        self._head = None
         self._connection.write(pieces)
-        if not more:
-            self.complete = True
-            self._tell()
-            self._connection.answered(self)
+        self.begun = self.complete = True
+        self._tell()
+        self._connection.answered(self)
 
     def _fail(self) -> None:
         if self.begun or self.complete:

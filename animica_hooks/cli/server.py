@@ -93,7 +93,10 @@ class Server(uvicorn.Server):
         """Do every 0.1 s what is due."""
         ends = await super().on_tick(counter)
         headers = self.server_state.default_headers  # the date
-        self.config.default_lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        if lines != self.config.default_lines:
+            self.config.default_lines = lines
+            self.config.heads.clear()
         now = asyncio.get_running_loop().time()
         for connection in [one for one in self._connections() if one.due <= now]:
             connection.overdue()

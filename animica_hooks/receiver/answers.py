@@ -11,7 +11,7 @@ from starlette.types import Send
 RETRY_AFTER_S = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Answer:
     """An HTTP answer.
 

@@ -93,18 +93,18 @@ class Receiver:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = _relative_path(scope)
+        path = _relative(scope["path"], scope.get("root_path", ""))
         if path.startswith("/health") and (health := self._health(path, scope)):
             await health.send(send)
             return
         try:
-            head = self._check_head(path, scope)
+            head = self._check_head(path, scope["method"], scope["headers"])
             try:
                 body = await self._bodies.read(receive, declared=head.declared)
             except Refused:
                 head.check_timely()
                 raise
-            await self._deliver(head, body)
+            await self._committer.deliver(self._verify(head, body))
         except Disconnected:
             self._reject("disconnected", "disconnected")
         except _UNWELCOME as error:
@@ -112,7 +112,14 @@ class Receiver:
         else:
             await answers.ACCEPTED.send(send)
 
-    def take(self, scope: Scope, body: bytes, answer: Callable[[Answer], None]) -> bool:
+    def take(
+        self,
+        method: str,
+        path: str,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        answer: Callable[[Answer], None],
+    ) -> bool:
         """Receive a request that is all there: as a call does, but without a task to wait in.
 
         Args:
@@ -121,23 +128,20 @@ class Receiver:
         Returns:
             whether it is taken; if not, it has to be called for.
         """
-        path = _relative_path(scope)
+        path = _relative(path)
         if path.startswith("/health"):
             return False
         try:
-            head = self._check_head(path, scope)
+            head = self._check_head(path, method, headers)
             if head.declared is None:
                 return False
-            stored = self._deliver(head, body)
+            self._committer.submit(self._verify(head, body), partial(self._answer, answer))
         except _UNWELCOME as error:
             asyncio.get_running_loop().call_soon(answer, self._refusal(error))
-        else:
-            stored.add_done_callback(partial(self._answer, answer))
         return True
 
-    def _answer(self, answer: Callable[[Answer], None], stored: asyncio.Future[Receipt]) -> None:
-        error = stored.exception()
-        answer(answers.ACCEPTED if error is None else self._refusal(error))
+    def _answer(self, answer: Callable[[Answer], None], ended: Receipt | StoreError) -> None:
+        answer(self._refusal(ended) if isinstance(ended, StoreError) else answers.ACCEPTED)
 
     def _refusal(self, error: BaseException) -> Answer:
         """Return the answer to a delivery that is not taken, and count it."""
@@ -152,30 +156,32 @@ class Receiver:
         self._reject("unavailable", "refused" if isinstance(error, StoreRefused) else "unavailable")
         return answers.UNAVAILABLE
 
-    def _check_head(self, path: str, scope: Scope) -> _Head:
+    def _check_head(self, path: str, method: str, headers: Iterable[tuple[bytes, bytes]]) -> _Head:
         """Check what is known before the body is read; of the clock only note what it says."""
-        if scope["method"] != "POST":
+        if method != "POST":
             raise Refused(answers.METHOD_NOT_ALLOWED)
-        signature, declared, credentials = self._check_headers(scope)
+        signature, declared, credentials = self._check_headers(headers)
         verifier = self._nobody if path else self._verifier
         timely = verifier.is_timely(signature, now=self._clock())
-        head = _Head(verifier, signature, timely, declared, scope["headers"], credentials)
+        head = _Head(verifier, signature, timely, declared, headers, credentials)
         if declared is not None and declared > self._max_body:
             head.check_timely()
             raise Refused(answers.PAYLOAD_TOO_LARGE)
         return head
 
-    def _deliver(self, head: _Head, body: bytes) -> asyncio.Future[Receipt]:
-        """Verify a delivery and have it stored; when the future is done, it is on disk."""
+    def _verify(self, head: _Head, body: bytes) -> NewEvent | NewQuarantined:
+        """Return a delivery that is authentic, for the store."""
         secret_id = head.verifier.identify(head.signature, body)
         # Only now, so that nobody can tell a stale timestamp from a wrong secret.
         head.check_timely()
         if secret_id is None:
             raise SignatureError(SignatureReason.MISMATCH)
         raw_headers = pack_headers(head.headers, credentials=head.credentials)
-        return self._committer.deliver(self._delivery(raw_headers, body, secret_id))
+        return self._delivery(raw_headers, body, secret_id)
 
-    def _check_headers(self, scope: Scope) -> tuple[SignatureHeader, int | None, bool]:
+    def _check_headers(
+        self, headers: Iterable[tuple[bytes, bytes]]
+    ) -> tuple[SignatureHeader, int | None, bool]:
         """Look at each header once; return what is known before the body is read.
 
         Returns:
@@ -185,7 +191,7 @@ class Receiver:
         declared: bytes | None = None
         encoding = b""
         credentials = False
-        for name, value in scope["headers"]:
+        for name, value in headers:
             if name not in _NOTED:
                 continue
             if name == _SIGNATURE:
@@ -247,15 +253,14 @@ class Receiver:
         self._telemetry(Rejected(code, reason))
 
 
-def _relative_path(scope: Scope) -> str:
-    """Return the path below where the app is mounted, without slashes at its end.
+def _relative(path: str, root: str = "") -> str:
+    """Return a path below where the app is mounted, without slashes at its end.
 
-    ``scope["path"]`` decides, never the URL: a malformed Host header changes nothing.
+    The scope's path decides, never the URL: a malformed Host header changes nothing.
     """
-    path: str = scope["path"]
     if path == "/":
         return ""
-    root: str = scope.get("root_path", "").rstrip("/")
+    root = root.rstrip("/")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
         path = path[len(root) :]
     return path.rstrip("/")

@@ -8,12 +8,14 @@ Rule 1: a checkpoint begins only when somebody has committed since the last one 
         checkpoint runs, which before SQLite 3.51.3 could corrupt the database
         (https://sqlite.org/wal.html#walresetbug).
 Rule 2: a log that has grown long although it was checkpointed is caught up with while nobody
-        writes, so that the next writer starts it afresh.
+        writes, so that the next writer starts it afresh. Since commits wait meanwhile, that is done
+        now and then, however fast the log grows.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,7 @@ from animica_hooks.threads import DaemonThreads, to_the_end
 
 INTERVAL_S = 1.0  # more often, and pages that change all the time are copied more often
 LONG_LOG_PAGES = 64_000  # of 4 KiB
+CATCH_UP_S = 5.0  # at least, between two times that a long log is caught up with
 
 
 class Checkpoints:
@@ -57,13 +60,17 @@ class Checkpoints:
         self._lock.close()
 
     async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        caught_up = -math.inf
         while True:
             await asyncio.sleep(INTERVAL_S)
             if not self._lock.try_lock():
                 continue
             try:
-                if await self._checkpoint() > LONG_LOG_PAGES:
+                is_long = await self._checkpoint() > LONG_LOG_PAGES
+                if is_long and loop.time() >= caught_up + CATCH_UP_S:
                     await self._catch_up()
+                    caught_up = loop.time()
             except sqlite3.Error as error:
                 logger.warning("a checkpoint of the database failed: %s", error)
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
@@ -62,13 +63,27 @@ class CommitsBatches(Protocol):
     def slow_writer(self) -> tuple[str, float] | None: ...
 
 
+Tell: TypeAlias = Callable[[Receipt | StoreError], object]
+
+
 class _Waiting(msgspec.Struct, gc=False):
     """A delivery, and the request that waits for it to be on disk."""
 
     delivery: NewEvent | NewQuarantined
     size: int
-    future: asyncio.Future[Receipt]
     deadline: float
+    tell: Tell
+    told: bool = False
+
+    def end(self, ended: Receipt | StoreError) -> None:
+        """Tell the request what became of its delivery, but only once."""
+        if self.told:
+            return
+        self.told = True
+        try:
+            self.tell(ended)
+        except Exception:  # noqa: BLE001 - a bug, but others have to be told as well
+            logger.exception("telling of a delivery failed unexpectedly")
 
 
 class _Taken(NamedTuple):
@@ -137,10 +152,21 @@ class Committer:
         self._task = asyncio.create_task(self._run(), name="animica-hooks committer")
 
     def deliver(self, delivery: NewEvent | NewQuarantined) -> asyncio.Future[Receipt]:
-        """Return a future that is done when the delivery is on disk.
+        """Return a future that is done when the delivery is stored; it raises what is told instead.
 
-        The future raises ``StoreUnavailable`` where that did not happen in time, and
-        ``StoreRefused`` where the database does not take it.
+        Raises:
+            StoreUnavailable: see ``submit``.
+        """
+        future: asyncio.Future[Receipt] = self._loop.create_future()
+        self.submit(delivery, partial(_settle, future))
+        return future
+
+    def submit(self, delivery: NewEvent | NewQuarantined, tell: Tell) -> None:
+        """Have a delivery stored; a call says when it is on disk, at less expense than a future.
+
+        Args:
+            tell: called later, once: with ``StoreUnavailable`` where the delivery was not stored in
+                time, and with ``StoreRefused`` where the database does not take it.
 
         Raises:
             StoreUnavailable: too much waits already, or the store is closing.
@@ -153,14 +179,12 @@ class Committer:
             or self._waiting_bytes + size > MAX_WAITING_BYTES
         ):
             raise StoreUnavailable("more deliveries wait than the database takes in time.")
-        loop = self._loop
-        future: asyncio.Future[Receipt] = loop.create_future()
-        self._waiting.append(_Waiting(delivery, size, future, loop.time() + self._ack_deadline))
+        deadline = self._loop.time() + self._ack_deadline
+        self._waiting.append(_Waiting(delivery, size, deadline, tell))
         self._waiting_bytes += size
         self._wake.set()
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep)
-        return future
 
     def mark(self, mark: Mark) -> None:
         """Have an attempt's end written, soon."""
@@ -240,7 +264,7 @@ class Committer:
     async def _commit(self, taken: _Taken) -> bool:
         """Commit what was taken; return False where the database did not answer."""
         # Nobody waits any more for some of it.
-        taken = taken._replace(waiting=[w for w in taken.waiting if not w.future.done()])
+        taken = taken._replace(waiting=[w for w in taken.waiting if not w.told])
         batch = self._batch(taken)
         began = self._loop.time()
         try:
@@ -299,8 +323,7 @@ class Committer:
     def _succeeded(self, taken: _Taken, batch: Batch, committed: Committed) -> None:
         self.failing = False
         for waiting, receipt in zip(taken.waiting, committed.receipts, strict=True):
-            if not waiting.future.done():
-                waiting.future.set_result(receipt)
+            waiting.end(receipt)
         if taken.claim is not None and not taken.claim[1].done():
             taken.claim[1].set_result(committed.claimed)
         elif committed.claimed:  # whoever asked is gone: the worker gives them back
@@ -383,8 +406,7 @@ class Committer:
         for waiting in (*self._committing, *self._waiting):
             if waiting.deadline > now:
                 break
-            if not waiting.future.done():
-                waiting.future.set_exception(late)
+            waiting.end(late)
         self._look_at_writer()
         pending = self._committing or self._waiting
         self._sweeper = self._loop.call_later(_SWEEP_S, self._sweep) if pending else None
@@ -409,9 +431,16 @@ def batch_size(waiting: int) -> int:
 
 def _refuse(taken: _Taken, error: StoreError) -> None:
     """Tell whoever waits that it was not done."""
-    futures: list[asyncio.Future[Any]] = [waiting.future for waiting in taken.waiting]
-    if taken.claim is not None:
-        futures.append(taken.claim[1])
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
+    for waiting in taken.waiting:
+        waiting.end(error)
+    if taken.claim is not None and not taken.claim[1].done():
+        taken.claim[1].set_exception(error)
+
+
+def _settle(future: asyncio.Future[Receipt], ended: Receipt | StoreError) -> None:
+    if future.done():  # cancelled: nobody waits
+        return
+    if isinstance(ended, StoreError):
+        future.set_exception(ended)
+    else:
+        future.set_result(ended)

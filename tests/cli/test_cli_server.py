@@ -238,16 +238,30 @@ def test_many_pipelined_deliveries_are_each_answered(server: Process) -> None:
     assert [400] * 1000 + [204] * 500 + [200] == statuses
 
 
+def test_answers_tell_the_time(server: Process) -> None:
+    """Heads that are made once and sent again have the date of their second."""
+    dates = set()
+    for n in range(3):
+        body = body_of(f"evt_dated_{n}", "order.paid")
+        with server.connect() as connection:
+            connection.sendall(head(body) + body)
+            answer = read_answer(connection)
+        assert 204 == status_of(answer)
+        dates.add(answer.split(b"date: ")[1].split(b"\r\n")[0])
+        time.sleep(1.1)
+    assert 3 == len(dates)
+
+
 def test_a_failure_of_ours_is_answered_500(tmp_path: Path) -> None:
     """The client is told, and the next one is answered as ever."""
     failing = """
 from animica_hooks import Hooks
 
 class Failing(Hooks):
-    def _take(self, scope, body, answer):
+    def _take(self, method, path, headers, body, answer):
         if b"evt_fail" in body:
             raise RuntimeError("planted")
-        return super()._take(scope, body, answer)
+        return super()._take(method, path, headers, body, answer)
 """
     (tmp_path / "failing.py").write_text(failing)
     fails, works = body_of("evt_fail", "order.paid"), body_of("evt_works", "order.paid")

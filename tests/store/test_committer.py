@@ -251,6 +251,27 @@ async def test_a_request_that_is_gone_does_not_hurt_the_others(
     assert "new" == await stays
 
 
+async def test_a_request_that_can_not_be_told_does_not_hurt_the_others(
+    committer: Committer, watched: Watched, worker: Taken, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What fails is said once, the others are told, and the jobs of all of them run."""
+    told: list[object] = []
+
+    def fail(_: object) -> None:
+        raise KeyError("planted")
+
+    watched.gate.clear()
+    worker.room = 10
+    committer.submit(new_event("evt_a"), fail)
+    committer.submit(new_event("evt_b"), told.append)
+    watched.gate.set()
+    await until(lambda: bool(told))
+
+    assert ["new"] == told
+    assert ["evt_a", "evt_b"] == [job.event.id for job in worker.jobs]
+    assert 1 == caplog.text.count("KeyError: 'planted'")
+
+
 # Marks
 
 

@@ -133,8 +133,9 @@ async def test_the_log_does_not_grow_for_ever(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While commits follow each other without a pause the log is started afresh all the same."""
-    monkeypatch.setattr(checkpoints, "INTERVAL_S", 0.02)
+    monkeypatch.setattr(checkpoints, "INTERVAL_S", 0.005)
     monkeypatch.setattr(checkpoints, "LONG_LOG_PAGES", 250)
+    monkeypatch.setattr(checkpoints, "CATCH_UP_S", 0.0)
     store.start_maintenance(lambda: None)
     sizes = [0]
 
@@ -144,6 +145,27 @@ async def test_the_log_does_not_grow_for_ever(
 
     # A log that is started afresh keeps the size it had, and grows no more.
     assert sizes[-1] < 600 * 50_000 / 2
+
+
+async def test_commits_wait_for_the_log_only_now_and_then(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast it grows long."""
+    monkeypatch.setattr(checkpoints, "INTERVAL_S", 0.005)
+    monkeypatch.setattr(checkpoints, "LONG_LOG_PAGES", 10)
+    taken: list[str] = []
+    take = store.turns.take
+
+    async def count(holder: str) -> None:
+        taken.append(holder)
+        await take(holder)
+
+    monkeypatch.setattr(store.turns, "take", count)
+    store.start_maintenance(lambda: None)
+    for n in range(300):
+        await store.commit(Batch(deliveries=[new_event(f"evt_{n}", body=b"x" * 50_000)]))
+
+    assert 1 == taken.count("checkpoint")
 
 
 async def test_another_process_goes_on_with_the_checkpoints(

@@ -32,7 +32,7 @@ Drive = Callable[..., Load]
 WARM_UP_SECONDS = 1
 # More than anybody receives in the warm-up, whose rate then sizes the real deck: who stores
 # nothing, ours, and others, which receive hundreds. Bodies that are not sent cost a run minutes.
-LIMITS_WARM_UP, OUR_WARM_UP, PEERS_WARM_UP = 100_000, 40_000, 10_000
+LIMITS_WARM_UP, OUR_WARM_UP, PEERS_WARM_UP = 200_000, 100_000, 10_000
 DECK_MARGIN = 2.5
 DECK_FLOOR_PER_SECOND = 4_000
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -152,7 +153,9 @@ async def test_leases_are_prolonged_past_a_queue_that_does_not_move(open_peer: O
 
 
 @pytest.mark.slow
-async def test_processes_write_in_fair_shares(store: Store, database_url: str) -> None:
+async def test_processes_write_in_fair_shares(
+    store: Store, database_url: str, tmp_path: Path
+) -> None:
     """Of four at one file each commits about as often as the others, and nobody waits for long."""
     await store.close()
     seconds = 3
@@ -174,12 +177,27 @@ async def test_processes_write_in_fair_shares(store: Store, database_url: str) -
             assert writer.stdin is not None
             writer.stdin.write("\n")
             writer.stdin.flush()
+        slowest_sync = await asyncio.to_thread(slowest_sync_of, tmp_path, seconds)
         ends = [await asyncio.to_thread(writer.communicate) for writer in writers]
     finally:
         for writer in writers:
             writer.kill()
             writer.wait()
     shares, longest = zip(*[json.loads(out) for out, _ in ends], strict=True)
-    print(shares, longest)
-    assert max(shares) < 4 * min(shares), shares
-    assert max(longest) < seconds / 2, longest
+    print(shares, longest, slowest_sync)
+    assert max(shares) < 2 * min(shares), shares
+    # While the disk stands still nobody gets a turn: each of the others may have waited for that.
+    assert max(longest) < 0.5 + 4 * slowest_sync, (longest, slowest_sync)
+
+
+def slowest_sync_of(folder: Path, seconds: float) -> float:
+    """Sync a small file again and again; return the longest that this took."""
+    slowest, end = 0.0, time.monotonic() + seconds
+    with (folder / "beside").open("wb") as file:
+        while (began := time.monotonic()) < end:
+            file.write(b"x" * 4096)
+            file.flush()
+            os.fdatasync(file.fileno())
+            slowest = max(slowest, time.monotonic() - began)
+            time.sleep(0.02)
+    return slowest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -110,10 +110,11 @@ class Hooks:
             dispatch=dispatch,
             auto_migrate=auto_migrate,
         )
-        self._observers = tuple(observers)
+        self._observers = _listed("observers", observers, Callable)
         self._own = Router()
         self.on = self._own.on
-        self._routers = (default_router,) if routers is None else tuple(routers)
+        included = (default_router,) if routers is None else routers
+        self._routers = _listed("routers", included, Router)
         self._runtime: Runtime | None = None
         self._starting: asyncio.Task[Runtime] | None = None
         _forget_in_children(self)
@@ -573,6 +574,15 @@ class _At:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         below = {**scope, "root_path": scope.get("root_path", "") + self._path}
         await self._app(below, receive, send)
+
+
+def _listed(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
+    """Return what a list has; all of it must be of one kind."""
+    listed = tuple(given) if isinstance(given, Iterable) else None
+    if listed is None or not all(isinstance(each, kind) for each in listed):
+        what = "Routers" if kind is Router else "functions"
+        raise ConfigurationError(f"{name} must be a list of {what}, not {given!r}.")
+    return listed
 
 
 def _forget_in_children(hooks: Hooks) -> None:

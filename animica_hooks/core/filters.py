@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from animica_hooks.core.job import State
@@ -18,12 +19,18 @@ def fault_of(filters: Mapping[str, Any]) -> str | None:
     for name in ("ids", "types", "states", "handlers"):
         if isinstance(filters.get(name), str | bytes):
             return f"{name} must be a list, not a string."
-    for name in ("since", "until"):
-        moment = filters.get(name)
+    since, until = filters.get("since"), filters.get("until")
+    for name, moment in (("since", since), ("until", until)):
+        if not isinstance(moment, datetime | None):
+            return f"{name} must be a datetime, not {type(moment).__name__}."
         if moment is not None and moment.tzinfo is None:
             return f"{name} must be aware: give it a time zone."
-    for type in filters.get("types") or ():
-        check_pattern(type)
+    if since is not None and until is not None and since >= until:
+        return (
+            "since must be before until: nothing was received after the one and before the other."
+        )
+    for pattern in filters.get("types") or ():
+        check_pattern(pattern)
     for state in filters.get("states") or ():
         if state not in list(State):
             return f"no job is ever {state!r}: it is one of {', '.join(State)}."

@@ -120,9 +120,7 @@ class SqliteStore(Store):
         except sqlite3.DatabaseError as error:
             if _code(error) in _PASSING:
                 raise self._unavailable(error) from error
-            raise ConfigurationError(
-                f"{self.path} can not be used as an SQLite database: {error}."
-            ) from error
+            raise self._unusable(error) from error
         except OSError as error:
             raise ConfigurationError(
                 f"{error.filename} can not be made or opened ({error.strerror}), and the database "
@@ -199,6 +197,8 @@ class SqliteStore(Store):
             async with connected(self._engine) as connection:
                 yield connection
         except DBAPIError as error:
+            if isinstance(error.orig, sqlite3.Error) and _code(error.orig) == sqlite3.SQLITE_NOTADB:
+                raise self._unusable(error.orig) from error
             raise self._unavailable(error.orig) from error
 
     @asynccontextmanager
@@ -269,6 +269,9 @@ class SqliteStore(Store):
             yield
         finally:
             self.turns.give()
+
+    def _unusable(self, error: BaseException) -> ConfigurationError:
+        return ConfigurationError(f"{self.path} can not be used as an SQLite database: {error}.")
 
     def _unavailable(self, error: BaseException | None) -> StoreUnavailable:
         why = getattr(error, "sqlite_errorname", None) or error

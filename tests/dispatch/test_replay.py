@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from animica_hooks import Discard, Event, Hooks, Job
 from animica_hooks.errors import ConfigurationError, ReplayRefused
 
 pytestmark = [pytest.mark.usefixtures("quick_poll"), on_every_database]
+
+NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -382,6 +384,8 @@ async def test_what_can_not_be_meant_is_refused(worked: Shop, filters: Any, prob
         ({"states": "dead"}, "states must be a list"),
         ({"states": ["died"]}, "no job is ever 'died'"),
         ({"since": datetime(2026, 1, 1)}, "since must be aware"),  # noqa: DTZ001 - on purpose
+        ({"since": "5h"}, "since must be a datetime, not str"),
+        ({"since": NEW_YEAR, "until": NEW_YEAR}, "since must be before until"),
     ],
 )
 async def test_what_can_not_be_looked_for_is_refused(

@@ -30,8 +30,8 @@ def make_hooks(database: Database) -> Callable[..., Hooks]:
     """Make a ``Hooks`` of this test's database, with no handlers of other tests."""
 
     def make(**options: Any) -> Hooks:
-        options = {"signing_secret": SECRET, "database_url": url(database), **options}
-        return Hooks(routers=[], **options)
+        usual = {"signing_secret": SECRET, "database_url": url(database), "routers": []}
+        return Hooks(**{**usual, **options})
 
     return make
 

@@ -578,10 +578,12 @@ class _At:
 
 def _listed(name: str, given: Any, kind: Any) -> tuple[Any, ...]:
     """Return what a list has; all of it must be of one kind."""
-    listed = tuple(given) if isinstance(given, Iterable) else None
-    if listed is None or not all(isinstance(each, kind) for each in listed):
+    listed = tuple(given) if isinstance(given, Iterable) else ()
+    wrong = [each for each in listed if not isinstance(each, kind)]
+    if wrong or not isinstance(given, Iterable):
         what = "Routers" if kind is Router else "functions"
-        raise ConfigurationError(f"{name} must be a list of {what}, not {given!r}.")
+        found = type(wrong[0] if wrong else given).__name__
+        raise ConfigurationError(f"{name} must be a list of {what}, and was given a {found}.")
     return listed
 
 

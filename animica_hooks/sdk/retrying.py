@@ -20,7 +20,7 @@ MAX_WAIT_S = 60.0
 JITTER = 0.25
 
 _RETRIED = frozenset({408, 409, 429})
-_NUMBER = re.compile(r"\s*([0-9]{1,15}(?:\.[0-9]*)?)\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*([0-9]{1,300}(?:\.[0-9]*)?)\s*", re.ASCII)
 
 
 def is_retried(status: int, should_retry: str | None) -> bool:

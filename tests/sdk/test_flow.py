@@ -219,6 +219,16 @@ def test_limits_say_how_long_to_wait(headers: dict[str, str]) -> None:
     assert 2 == ratelimit.read(headers).retry_after == ratelimit.read(dated).retry_after
 
 
+@pytest.mark.parametrize("digits", [15, 16, 300])
+def test_no_number_is_too_long_to_be_a_wait(digits: int) -> None:
+    """Who asks for more than can be waited for gets no request before that, however it is said."""
+    driven = Driven(answer(429, retry_after="9" * digits), OK)
+    with pytest.raises(errors.RateLimitError) as caught:
+        driven.run()
+
+    assert (float("9" * digits), []) == (caught.value.retry_after, driven.waits)
+
+
 @pytest.mark.parametrize(
     "value",
     ["-1", "soon", "", "nan", "inf", formatdate(WALL - 3600, usegmt=True), "Tue, 99 Foo", "1e3"],

@@ -59,6 +59,11 @@ class _Accumulated(Generic[S, T, C]):
         return whole
 
     @property
+    def response(self) -> S:
+        """The stream below: its status, headers and ``close()``."""
+        return self._begun()
+
+    @property
     def request_id(self) -> str | None:
         """The API's id of the request."""
         return self._begun().request_id

@@ -110,7 +110,10 @@ class BaseClient:
     ) -> None:
         key = self._key(api_key)
         address = Address(self.default_base_url if base_url is None else base_url)
-        authorised = [(self.key_header, _Secret(self.key_prefix + key))] if key else []
+        authorised = []
+        if key:
+            name, value = self._authorisation(key)
+            authorised = [(name, _Secret(value))]
         self._settings = Settings(
             address=address,
             key=key,
@@ -134,6 +137,10 @@ class BaseClient:
         )
         self._seen = _Seen()
         _log_if_wanted()
+
+    def _authorisation(self, key: str) -> tuple[str, str]:
+        """Return the header that says who asks."""
+        return self.key_header, self.key_prefix + key
 
     @classmethod
     def _key(cls, given: str | None) -> str | None:
@@ -201,6 +208,10 @@ class BaseClient:
         from animica_hooks.sdk.ratelimit import read
 
         return read(self._seen.headers)
+
+    def is_closed(self) -> bool:
+        """Tell whether ``close()`` was called, on this client or a copy of it."""
+        return self._connections.closed
 
     def with_options(
         self,

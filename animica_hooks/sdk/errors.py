@@ -29,6 +29,9 @@ from animica_hooks.errors import (
     UnprocessableEntityError,
 )
 
+# The name that the official clients have for it.
+APIResponseValidationError = APIResponseError
+
 # A provider's module adds this list to its own. For pyright it must import it by this module's full
 # name: ``from animica_hooks.sdk import errors`` would give it the package's list.
 __all__ = [
@@ -36,6 +39,7 @@ __all__ = [
     "APIError",
     "APIRequestError",
     "APIResponseError",
+    "APIResponseValidationError",
     "APIStatusError",
     "APITimeoutError",
     "AuthenticationError",

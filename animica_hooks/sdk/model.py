@@ -8,7 +8,7 @@ The answer's bytes are kept for that, and decoded again only when somebody asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias, TypeVar
 
 import msgspec
@@ -102,6 +102,10 @@ class Model(msgspec.Struct, dict=True, omit_defaults=True):
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.to_dict())
+
+    def keys(self) -> Iterable[str]:
+        """Return the names of what the API sent: ``dict(answer)`` is ``to_dict()``."""
+        return self.to_dict().keys()
 
     def __copy__(self) -> Self:
         made: Self = super().__copy__()  # type: ignore[misc] # only its stub lacks it

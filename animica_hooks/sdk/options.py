@@ -10,12 +10,17 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict, final
+from typing import TYPE_CHECKING, Any, TypedDict, final
 
 from animica_hooks.errors import APIRequestError, ConfigurationError
 from animica_hooks.sdk import flow, retrying, timeout
 from animica_hooks.sdk.address import Address
 from animica_hooks.sdk.timeout import UNSET, Timeout, check_seconds, timeout_from
+
+if TYPE_CHECKING:
+    import ssl
+
+    from animica_hooks.sdk.timeout import Unset
 
 # https://www.rfc-editor.org/rfc/rfc9110#name-tokens
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -51,6 +56,21 @@ class CallOptions(TypedDict, total=False):
     extra_headers: GivenHeaders
     extra_query: Query
     extra_body: Mapping[str, object]
+
+
+class ClientOptions(TypedDict, total=False):
+    """What ``base.BaseClient`` takes by name, for providers that take more than that."""
+
+    max_retries: int | Unset
+    deadline: float | None
+    first_token_timeout: float | None
+    default_headers: GivenHeaders | None
+    default_query: Query | None
+    proxy: str | Mapping[str, str | None] | None
+    proxies: str | Mapping[str, str | None] | None
+    ssl_context: ssl.SSLContext | None
+    http_client: object
+    transport: object
 
 
 _CALL_OPTIONS = CallOptions.__optional_keys__

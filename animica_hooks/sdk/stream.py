@@ -86,6 +86,11 @@ class _Facts(Generic[C]):
         return self._state.answer.request_id
 
     @property
+    def response(self) -> Self:
+        """This itself, by the name that the official clients have for what is below a stream."""
+        return self
+
+    @property
     def text(self) -> str:
         """The text so far."""
         return self._state.reader.text

@@ -394,7 +394,9 @@ async def test_blocks_of_all_kinds_add_up(client: Any, space: Space) -> None:
     ] == message.to_dict()["content"]
     assert ({"id": "c"}, 1, "pause_turn") == (message.container, message.newer, message.stop_reason)
     assert (6, 12) == (message.usage.input_tokens, message.usage.output_tokens)
-    assert {"web_search_requests": 1} == message.usage.server_tool_use
+    tools = message.usage.server_tool_use
+    assert tools is not None
+    assert ({"web_search_requests": 1}, 1) == (tools.to_dict(), tools.web_search_requests)
 
 
 async def test_an_input_that_is_not_whole_is_kept(client: Any, space: Space) -> None:
@@ -456,7 +458,8 @@ async def test_odd_events_are_no_errors(client: Any, space: Space) -> None:
 
     assert (15, "ab\ud83d\ude00c5") == (len(events), stream.text)
     assert ["ab5", "\U0001f600", "c"] == [block.text for block in message.content]
-    assert [{"cited_text": "x"}] == message.content[2].citations
+    (citation,) = message.content[2].citations or ()
+    assert ({"cited_text": "x"}, "x") == (citation.to_dict(), citation.cited_text)
     assert ("end_turn", "") == (message.stop_reason, message.id)
 
 

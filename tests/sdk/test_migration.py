@@ -75,6 +75,14 @@ def test_anthropic_has_other_names_for_some() -> None:
     assert anthropic.Anthropic is anthropic.Client
     assert anthropic.AsyncAnthropic is anthropic.AsyncClient
     assert anthropic.APIResponseError is anthropic.APIResponseValidationError
+    assert issubclass(anthropic.APIError, anthropic.AnthropicError)
+    assert issubclass(ConfigurationError, anthropic.AnthropicError)
+    client = anthropic.Anthropic("key", timeout=anthropic.NOT_GIVEN)
+    assert (600.0, True) == (
+        client.timeout.read,
+        isinstance(anthropic.NOT_GIVEN, anthropic.NotGiven),
+    )
+    client.close()
 
 
 def test_anthropic_errors_show_their_answer(space: Space) -> None:
@@ -134,6 +142,7 @@ def test_openai_has_other_names_for_some(module: Any) -> None:
         module.AsyncOpenAI,
     )
     assert issubclass(module.APIError, module.OpenAIError)
+    assert module.APIResponseError is module.APIResponseValidationError
     assert issubclass(ConfigurationError, module.OpenAIError)
 
 
@@ -151,6 +160,137 @@ def test_what_is_not_given_is_left_out(space: Space) -> None:
 
     assert {"model": "anm-fast-8b", "messages": MESSAGES} == chat
     assert ("", 600.0) == (space.last.query, client.timeout.read)
+
+
+@pytest.mark.parametrize("kind", [Animica, AsyncAnimica, Andy, AsyncAndy, Anannas, AsyncAnannas])
+async def test_one_model_is_retrieved(kind: Any, space: Space) -> None:
+    """By its name, which may have what parts a path; typed, or with status and headers."""
+    provider = kind.__name__.removeprefix("Async").lower()
+    name = CHAT_MODELS[provider]
+    client = kind(space.key, getattr(space, provider), max_retries=0)
+    found = await result(client.models.retrieve(name, extra_query={"a": 1}))
+    asked = space.last
+    raw = await result(client.models.with_raw_response.retrieve(name))
+    for missing in ("none/../x", "none?x"):
+        with pytest.raises(animica.NotFoundError):
+            await result(client.models.retrieve(missing))
+    count = len(space.requests)
+    for nothing in ("", " ", ".", "..", None, "\ud800"):
+        with pytest.raises(APIRequestError):
+            await result(client.models.retrieve(nothing))
+    await result(client.close())
+
+    assert (name, "model") == (found.id, found.object)
+    assert ("GET", "a=1") == (asked.method, asked.query)
+    assert asked.raw_path.endswith("/v1/models/" + name.replace("/", "%2F"))
+    assert found.request_id is not None
+    assert (200, name) == (raw.status_code, raw.parse().id)
+    assert count == len(space.requests)
+
+
+@pytest.mark.parametrize("kind", [anthropic.Anthropic, anthropic.AsyncAnthropic])
+async def test_anthropic_takes_a_token_instead_of_a_key(
+    kind: Any, space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an argument or from the environment; what is given as an argument comes first."""
+    request: dict[str, Any] = {"model": "claude-2", "max_tokens": 9, "messages": MESSAGES}
+    sent = []
+
+    async def send(**options: Any) -> None:
+        client = kind(base_url=space.anthropic, **options)
+        await result(client.with_options(max_retries=0).messages.create(**request))
+        await result(client.close())
+        assert "token-" not in f"{client!r}{vars(client)}"
+        names = ("authorization", "x-api-key")
+        sent.append(tuple(space.last.header(name, "") for name in names))
+
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    await send(auth_token="token-1")
+    await send(auth_token="token-1", api_key="sk-ant-1")
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "token-2")
+    await send()
+    await send(api_key="sk-ant-1")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-2")
+    await send()
+    await send(auth_token="token-1")
+
+    assert sent == [
+        ("Bearer token-1", ""),
+        ("", "sk-ant-1"),
+        ("Bearer token-2", ""),
+        ("", "sk-ant-1"),
+        ("", "sk-ant-2"),
+        ("Bearer token-1", ""),
+    ]
+    with pytest.raises(ConfigurationError, match="blank"):
+        kind(auth_token=" ")
+
+
+def test_a_token_is_in_no_error(space: Space) -> None:
+    """Where the API repeats it, as a key would not be."""
+    client = anthropic.Anthropic(auth_token="token-12345", base_url=space.anthropic, max_retries=0)
+    space.script(steps.error(401, "Bad token-12345", headers={"x-token": "token-12345"}))
+    with pytest.raises(anthropic.AuthenticationError) as caught:
+        client.messages.create(model="claude-2", max_tokens=9, messages=[])
+    client.close()
+
+    error = caught.value
+    assert error.headers is not None
+    assert "token-12345" not in f"{error!r}{error.body}{dict(error.headers)}{pickle.dumps(error)!r}"
+
+
+def test_anthropic_objects_have_objects_in_them(space: Space) -> None:
+    """Attributes at every depth, those that the API adds of its own too; they go back as sent."""
+    citation = {"type": "char_location", "cited_text": "q", "start_char_index": 2, "own": 3}
+    content = [{"type": "text", "text": "Hi", "citations": [citation]}]
+    usage = {
+        "cache_creation": {"ephemeral_5m_input_tokens": 4, "own": 5},
+        "server_tool_use": {"web_search_requests": 6},
+    }
+    space.script(steps.reply({"id": "1", "content": content, "usage": usage}), steps.normal())
+    client = anthropic.Anthropic(space.key, space.anthropic)
+    request: dict[str, Any] = {"model": "claude-2", "max_tokens": 9}
+    answer = client.messages.create(**request, messages=[])
+    turn: dict[str, Any] = {"role": "assistant", "content": answer.content}
+    client.messages.create(**request, messages=[*MESSAGES, turn])
+    client.close()
+
+    (found,) = answer.content[0].citations or ()
+    cached, tools = answer.usage.cache_creation, answer.usage.server_tool_use
+    assert cached is not None
+    assert tools is not None
+    assert ("q", 2, None, 3) == (found.cited_text, found.start_char_index, found.url, found.own)
+    assert (4, 0, 5) == (
+        cached.ephemeral_5m_input_tokens,
+        cached.ephemeral_1h_input_tokens,
+        cached.own,
+    )
+    assert 6 == tools.web_search_requests
+    assert content == space.last.json["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("kind", [Animica, AsyncAnimica])
+async def test_clients_and_streams_have_their_usual_names(kind: Any, space: Space) -> None:
+    """``is_closed()`` of a client, ``response`` of a stream, and ``dict()`` of an answer."""
+    client = kind(space.key, base_url=space.animica)
+    request: dict[str, Any] = {"model": "anm-fast-8b", "messages": MESSAGES}
+    stream = await result(client.chat.completions.create(**request, stream=True))
+    head = (stream.response.status_code, stream.response.headers["x-request-id"])
+    await result(stream.response.close())
+    helper = client.chat.completions.stream(**request)
+    if kind is Animica:
+        with helper:
+            assert 200 == helper.response.status_code
+    else:
+        async with helper:
+            assert 200 == helper.response.status_code
+    message = (await result(client.chat.completions.create(**request))).choices[0].message
+    before = client.is_closed()
+    await result(client.with_options(timeout=1).close())
+
+    assert (200, stream.request_id) == head
+    assert message.to_dict() == dict(message) == {**message}
+    assert (False, True) == (before, client.is_closed())
 
 
 def test_openai_objects_have_objects_in_them(space: Space) -> None:

@@ -108,8 +108,9 @@ async def test_a_tool_is_called(client: Any, kind: Kind) -> None:
 
 
 async def test_models_are_listed(client: Any, kind: Kind) -> None:
-    """The list of models has the one that chats."""
+    """The list of models has the one that chats, which can be asked for by its name."""
     models = await result(client.models.list())
+    assert kind.model == (await result(client.models.retrieve(kind.model))).id
 
     assert kind.model in [model.id for model in models.data]
 

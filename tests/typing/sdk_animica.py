@@ -60,6 +60,8 @@ def typed(client: Animica) -> None:
     assert_type(completions.with_raw_response.create(model="m"), RawResponse[Completion])
     assert_type(client.embeddings.create(model="anm-embed", input="a"), EmbeddingList)
     assert_type(client.models.list(), ModelList)
+    assert_type(client.models.retrieve("m"), ModelInfo)
+    client.models.retrieve()  # type: ignore[call-arg]
     assert_type(client.usage.list(), UsageReport)
     assert_type(client.usage.list().total_spent_usd, float)
     client.embeddings.create(model="anm-embed")  # type: ignore[call-arg]
@@ -96,6 +98,7 @@ async def openai(client: OpenAI, other: AsyncOpenAI) -> None:
     async for found in other.models.list():
         assert_type(found, ModelInfo)
     assert_type(await other.models.list(), ModelList)
+    assert_type(await other.models.retrieve("m"), ModelInfo)
     print(chat.model_dump(mode="json", exclude_none=True))
 
 

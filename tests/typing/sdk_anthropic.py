@@ -24,6 +24,10 @@ def messages(client: Anthropic) -> None:
     assert_type(answer, Message)
     assert_type(answer.content[0].text, str | None)
     assert_type(answer.usage.output_tokens, int)
+    if answer.usage.cache_creation is not None:
+        assert_type(answer.usage.cache_creation.ephemeral_5m_input_tokens, int)
+    for citation in answer.content[0].citations or ():
+        assert_type(citation.cited_text, str)
     create(model="m", max_tokens=9, messages=[{"role": "assistant", "content": answer.content}])
     stream = create(model="m", max_tokens=9, messages=[], stream=True)
     assert_type(stream, Stream[MessageEvent])
@@ -84,6 +88,15 @@ async def coroutines(client: AsyncAnthropic) -> None:
     assert_type(completion.completion, str)
     for _ in events:  # type: ignore[attr-defined]
         pass
+
+
+def construction() -> None:
+    """With a key or a token, and what all clients take."""
+    assert_type(Anthropic("key", "http://127.0.0.1:1", 3, max_retries=0), Anthropic)
+    assert_type(AsyncAnthropic(auth_token="token", timeout=None), AsyncAnthropic)
+    Anthropic(auth_token=5)  # type: ignore[arg-type]
+    Anthropic(max_retries="3")  # type: ignore[arg-type]
+    Anthropic(retries=3)  # type: ignore[call-arg]
 
 
 def failing(client: Anthropic) -> None:

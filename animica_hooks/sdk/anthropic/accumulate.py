@@ -35,7 +35,7 @@ class _Block:
                 self._pieces.setdefault(name, []).append(piece)
                 return
         if delta.citation is not None:
-            self._citations.append(delta.citation)
+            self._citations.append(delta.citation.to_dict())
             return
         for name, piece in delta.extra.items():
             # What is newer, like what is known, adds to the field of its name.

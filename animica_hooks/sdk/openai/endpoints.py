@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from animica_hooks.errors import APIRequestError
 from animica_hooks.sdk.endpoint import Endpoint
 from animica_hooks.sdk.reader import ChunkReader, PlainReader
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         ChatCompletionChunk,
         Completion,
         EmbeddingList,
+        ModelInfo,
         ModelList,
     )
 
@@ -69,3 +71,20 @@ EMBEDDINGS: Endpoint[EmbeddingList, None] = Endpoint(
 EMBEDDINGS_PLAIN: Endpoint[plain.EmbeddingListDict, None] = Endpoint("POST", "/embeddings")
 MODELS: Endpoint[ModelList, None] = Endpoint("GET", "/models", answer="openai.ModelList")
 MODELS_PLAIN: Endpoint[plain.ModelListDict, None] = Endpoint("GET", "/models")
+
+
+def model(name: object) -> Endpoint[ModelInfo, None]:
+    """Return the method that tells of one model.
+
+    Raises:
+        APIRequestError: nothing has such a name.
+    """
+    # Dots that stand alone would be steps in the path.
+    if not isinstance(name, str) or not name.strip(" ."):
+        raise APIRequestError("model must be a model's name.")
+    from urllib.parse import quote
+
+    try:
+        return Endpoint("GET", f"/models/{quote(name, safe=':')}", answer="openai.ModelInfo")
+    except UnicodeEncodeError:
+        raise APIRequestError("model has lone surrogates, not UTF-8.") from None

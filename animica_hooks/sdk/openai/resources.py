@@ -100,6 +100,15 @@ class Models(Resource):
         """
         return self._client._send(endpoints.MODELS, params)
 
+    def retrieve(self, model: str, **params: Any) -> ModelInfo:
+        """Return what the API says of one model.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            APIError: there is no answer; see ``animica_hooks.errors``.
+        """
+        return self._client._send(endpoints.model(model), params)
+
     @property
     def with_raw_response(self) -> RawModels:
         """The same, with status and headers."""
@@ -114,6 +123,10 @@ class RawModels(Resource):
     def list(self, **params: Any) -> RawResponse[ModelList]:
         """As ``Models.list``."""
         return self._client._raw(endpoints.MODELS, params)
+
+    def retrieve(self, model: str, **params: Any) -> RawResponse[ModelInfo]:
+        """As ``Models.retrieve``."""
+        return self._client._raw(endpoints.model(model), params)
 
 
 class AsyncListing(AsyncResource):
@@ -142,6 +155,10 @@ class AsyncModels(AsyncResource):
         """Return the models: ``await`` them, or ``async for`` over them."""
         return AsyncListing(self._client, params)
 
+    async def retrieve(self, model: str, **params: Any) -> ModelInfo:
+        """As ``Models.retrieve``."""
+        return await self._client._send(endpoints.model(model), params)
+
     @property
     def with_raw_response(self) -> AsyncRawModels:
         """The same, with status and headers."""
@@ -156,3 +173,7 @@ class AsyncRawModels(AsyncResource):
     async def list(self, **params: Any) -> RawResponse[ModelList]:
         """As ``Models.list``."""
         return await self._client._raw(endpoints.MODELS, params)
+
+    async def retrieve(self, model: str, **params: Any) -> RawResponse[ModelInfo]:
+        """As ``Models.retrieve``."""
+        return await self._client._raw(endpoints.model(model), params)

@@ -126,7 +126,7 @@ class Connections:
         self._made: Transport | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
-        self._closed = False
+        self.closed = False
 
     def get(self) -> Transport:
         """Return the transport for a request.
@@ -134,7 +134,7 @@ class Connections:
         Raises:
             ClientClosed: the client was closed.
         """
-        _check_open(self._closed)
+        _check_open(self.closed)
         if self._pid != os.getpid():
             _inherited.append(self._made)
             self._lock, self._made = threading.Lock(), None
@@ -143,7 +143,7 @@ class Connections:
         if made is None:
             with self._lock:
                 # Another thread may have closed the client just now.
-                _check_open(self._closed)
+                _check_open(self.closed)
                 made = self._made = self._made or self._make()
         return made
 
@@ -166,16 +166,16 @@ class Connections:
         """Close the connections; requests are refused from now on."""
         if self._pid != os.getpid():
             # The lock may have been held when the process forked, by a thread that is not here.
-            self._closed = True
+            self.closed = True
             return
         with self._lock:
-            self._closed = True
+            self.closed = True
             made, self._made = self._made, None
         if made is not None:
             made.close()
 
     def __del__(self) -> None:
-        if not self._closed:
+        if not self.closed:
             self.close()
 
 
@@ -186,7 +186,7 @@ class AsyncConnections:
         self.plan = plan
         self._made: dict[asyncio.AbstractEventLoop, AsyncTransport] = {}
         self._pid = os.getpid()
-        self._closed = False
+        self.closed = False
 
     def get(self) -> AsyncTransport:
         """Return the transport for a request in the running event loop.
@@ -194,7 +194,7 @@ class AsyncConnections:
         Raises:
             ClientClosed: the client was closed.
         """
-        _check_open(self._closed)
+        _check_open(self.closed)
         if self._pid != os.getpid():
             _inherited.append(self._made)
             self._made = {}
@@ -231,7 +231,7 @@ class AsyncConnections:
         """
         from asyncio import get_running_loop
 
-        self._closed = True
+        self.closed = True
         made, self._made = self._made, {}
         own = made.get(get_running_loop())
         if own is not None and self._pid == os.getpid():

@@ -15,6 +15,20 @@ from msgspec import field
 from animica_hooks.sdk.model import Model, Result
 
 
+class CacheCreation(Model):
+    """How many tokens were cached, by how long they are kept."""
+
+    ephemeral_1h_input_tokens: int = 0
+    ephemeral_5m_input_tokens: int = 0
+
+
+class ServerToolUsage(Model):
+    """How often the API's own tools were used."""
+
+    web_search_requests: int = 0
+    web_fetch_requests: int = 0
+
+
 class Usage(Model):
     """How many tokens a message took."""
 
@@ -22,9 +36,33 @@ class Usage(Model):
     output_tokens: int = 0
     cache_creation_input_tokens: int | None = None
     cache_read_input_tokens: int | None = None
-    cache_creation: dict[str, Any] | None = None
-    server_tool_use: dict[str, Any] | None = None
+    cache_creation: CacheCreation | None = None
+    server_tool_use: ServerToolUsage | None = None
     service_tier: str | None = None
+
+    _inner: ClassVar[tuple[str, ...]] = ("cache_creation", "server_tool_use")
+
+
+class Citation(Model):
+    """Where a part of a text is from; ``type`` says which fields are set, and how it counts.
+
+    https://docs.anthropic.com/en/docs/build-with-claude/citations
+    """
+
+    type: str = ""
+    cited_text: str = ""
+    document_index: int | None = None
+    document_title: str | None = None
+    file_id: str | None = None
+    start_char_index: int | None = None
+    end_char_index: int | None = None
+    start_page_number: int | None = None
+    end_page_number: int | None = None
+    start_block_index: int | None = None
+    end_block_index: int | None = None
+    url: str | None = None
+    title: str | None = None
+    encrypted_index: str | None = None
 
 
 class ContentBlock(Model):
@@ -46,7 +84,7 @@ class ContentBlock(Model):
 
     type: str = ""
     text: str | None = None
-    citations: list[dict[str, Any]] | None = None
+    citations: list[Citation] | None = None
     thinking: str | None = None
     signature: str | None = None
     data: str | None = None
@@ -54,6 +92,8 @@ class ContentBlock(Model):
     name: str | None = None
     input: dict[str, Any] | None = None
     partial_json: str | None = None
+
+    _inner: ClassVar[tuple[str, ...]] = ("citations",)
 
 
 class Message(Result):
@@ -92,9 +132,11 @@ class Delta(Model):
     partial_json: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    citation: dict[str, Any] | None = None
+    citation: Citation | None = None
     stop_reason: str | None = None
     stop_sequence: str | None = None
+
+    _inner: ClassVar[tuple[str, ...]] = ("citation",)
 
 
 class MessageEvent(Model):

@@ -237,7 +237,7 @@ class EmbeddingList(Result):
     _inner: ClassVar[tuple[str, ...]] = ("data", "usage")
 
 
-class ModelInfo(Model):
+class ModelInfo(Result):
     """A model that the API has."""
 
     id: str = ""

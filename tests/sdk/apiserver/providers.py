@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -96,6 +97,19 @@ class Provider:
         return Event(self.refuse(refusal, request_id).body.decode())
 
 
+def one_model(request: Recorded, base: str, models: Sequence[str]) -> Answer:
+    """Tell of one model.
+
+    https://platform.openai.com/docs/api-reference/models/retrieve
+    """
+    only(request, "GET")
+    name = request.path.removeprefix(f"{base}/models/")
+    if name not in models:
+        message = f"The model '{name}' does not exist."
+        raise Refusal(404, message, code="model_not_found", param="model")
+    return Answer.of(chat.model_object(name, name.partition("/")[0]))
+
+
 def bearer(request: Recorded) -> str:
     """Return the bearer token, or ""."""
     scheme, _, key = request.header("authorization", "").partition(" ")
@@ -145,6 +159,8 @@ class Animica(Provider):
             only(request, "GET")
             data = [chat.model_object(model, "animica") for model in self.MODELS]
             return Answer.of({"object": "list", "data": data})
+        if request.path.startswith("/v1/models/"):
+            return one_model(request, "/v1", self.MODELS)
         if request.path == "/v1/usage":
             only(request, "GET")
             # A thousandth of a dollar for every answer.
@@ -186,6 +202,8 @@ class Andy(Provider):
             # Its document shows GET in one place and POST in another.
             data = [chat.model_object(model, "andy") for model in self.MODELS]
             return Answer.of({"object": "list", "data": data})
+        if request.path.startswith("/api/andy/v1/models/"):
+            return one_model(request, "/api/andy/v1", self.MODELS)
         body = openai_body(request, "/api/andy/v1", without=("/completions",))
         return openai_answer(request, body, space)
 
@@ -224,6 +242,8 @@ class Anannas(Provider):
             only(request, "GET")
             data = [chat.model_object(model, model.partition("/")[0]) for model in self.MODELS]
             return Answer.of({"object": "list", "data": data})
+        if request.path.startswith("/v1/models/"):
+            return one_model(request, "/v1", self.MODELS)
         body = openai_body(request, "/v1", without=("/completions", "/embeddings"))
         if body["model"] not in self.MODELS:
             raise Refusal(400, f"Invalid model: {body['model']}")

@@ -212,14 +212,12 @@ around(Unit, "complete", points_around_complete)
 # Bugs
 
 
-def acks_before_commit(deliver: Any) -> Any:
+def acks_before_commit(submit: Any) -> Any:
     """Tell the sender that all is well as soon as the delivery is in memory."""
 
-    def early(self: Committer, delivery: Any) -> Any:
-        deliver(self, delivery).add_done_callback(lambda done: done.exception())
-        acked = asyncio.get_running_loop().create_future()
-        acked.set_result("new")
-        return acked
+    def early(self: Committer, delivery: Any, tell: Any) -> None:
+        submit(self, delivery, lambda _: None)
+        asyncio.get_running_loop().call_soon(tell, "new")
 
     return early
 
@@ -238,7 +236,7 @@ def marks_apart(complete: Any) -> Any:
 
 BUG = os.environ.get("CRASH_BUG", "")
 if BUG == "acks before commit":
-    around(Committer, "deliver", acks_before_commit)
+    around(Committer, "submit", acks_before_commit)
 if BUG == "no sync":
     sqlite._PRAGMAS = ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL")  # type: ignore[assignment]
 if BUG == "marks apart":

@@ -66,11 +66,18 @@ async def test_a_renewal_of_what_has_just_ended_is_no_alarm(
     async def writes(event: Event, session: AsyncSession) -> None:
         await session.execute(text("INSERT INTO effects VALUES (:id)"), {"id": event.id})
 
-    bench = await start_bench(router, concurrency=4, lease_s=0.2)
+    async def beat_all_the_time() -> None:
+        while True:
+            bench.worker._heartbeat.wake()
+            await asyncio.sleep(0.005)
+
+    bench = await start_bench(router, concurrency=4)
     async with bench.store.write("test") as connection:
         await connection.exec_driver_sql("CREATE TABLE effects (id TEXT)")
+    beating = asyncio.create_task(beat_all_the_time())
     await bench.deliver(*numbered(150))
     await bench.settled()
+    beating.cancel()
 
     assert {"complete": 300} == attempts(bench)
     assert 0 == bench.counters.counts["fenced"]

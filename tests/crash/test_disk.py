@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from animica_hooks.testing import make_event
 
 ACK_DEADLINE_S = 3.0  # the default
 FSYNC_S = 0.3
-RATE, SECONDS = 100, 10 if FULL else 2  # of events that a slow disk is sent
+RATE, SECONDS = 100, 10 if FULL else 4  # of events that a slow disk is sent
 
 # Where it is missing the run says so, for disks can not be made to fail otherwise.
 pytestmark = pytest.mark.skipif(
@@ -108,9 +109,10 @@ def test_a_slow_disk_is_shared(make_place: MakePlace) -> None:
 
     assert RATE * SECONDS == len(took)
     assert max(took) < ACK_DEADLINE_S
-    syncs = len(re.findall(r"sync.*\(DELAYED\)", trace.read_text()))
-    print(len(took), syncs, max(took))
-    assert len(took) / syncs > 10  # checkpoints sync the log as well
+    by_thread = Counter(re.findall(r"^(\d+) .*sync.*\(DELAYED\)", trace.read_text(), re.MULTILINE))
+    [(_, syncs)] = by_thread.most_common(1)  # the other thread's are checkpoints
+    print(len(took), by_thread, max(took))
+    assert len(took) / syncs >= 20
 
 
 async def steadily(port: int) -> list[float]:

@@ -101,7 +101,7 @@ CALL = "UPDATE hooks_jobs SET due_at = GREATEST(created_at, %s) WHERE id = %s"
 # What limits a handler that is held: its tokens, and its jobs that are leased.
 LIMITED = """
 SELECT tokens, tokens_at,
-    (SELECT count(*) FROM hooks_jobs FORCE INDEX (ix_hooks_jobs_leased)
+    (SELECT count(*) FROM hooks_jobs FORCE INDEX (ix_hooks_jobs_available)
         WHERE state = 'leased' AND handler_id = hooks_handlers.id) AS leased
 FROM hooks_handlers WHERE id = %s
 """

@@ -186,19 +186,20 @@ _STATE_INDEXES = (
 def described(dialect: str) -> MetaData:
     """Return the tables with all their indexes, as a database of this dialect has them.
 
-    MariaDB has no partial indexes: there all rows are in them, and the state comes first.
+    MariaDB has no partial indexes: there all rows are in them, and the state comes first. One has
+    to do, for with each change of state a job moves in all of them.
     """
     result = MetaData()
     for table in metadata.sorted_tables:
         table.to_metadata(result)
     columns = result.tables["hooks_jobs"].c
     for name, state, names in _STATE_INDEXES:
-        if dialect == "mysql":
-            Index(name, columns.state, *(columns[name] for name in names))
-        else:
-            where = text(f"state = '{state}'")
-            indexed = (columns[name] for name in names)
+        indexed = [columns[name] for name in names]
+        where = text(f"state = '{state}'")
+        if dialect != "mysql":
             Index(name, *indexed, sqlite_where=where, postgresql_where=where)
+        elif state is State.AVAILABLE:
+            Index(name, columns.state, *indexed)
     in_line = (columns.handler_id, columns.ordering_key, columns.id)
     has_key = text("ordering_key IS NOT NULL")
     Index("ix_hooks_jobs_line", *in_line, sqlite_where=has_key, postgresql_where=has_key)

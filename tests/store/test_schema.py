@@ -115,7 +115,7 @@ async def test_the_check_finds_no_difference(store: Store) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("DROP INDEX ix_hooks_jobs_dead", "the index hooks_jobs.ix_hooks_jobs_dead is missing"),
+        ("DROP INDEX ix_hooks_jobs_event", "the index hooks_jobs.ix_hooks_jobs_event is missing"),
         ("ALTER TABLE hooks_jobs DROP COLUMN reason", "the column hooks_jobs.reason is missing"),
         ("DROP TABLE hooks_quarantine", "the table hooks_quarantine is missing"),
         (

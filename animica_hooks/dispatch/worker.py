@@ -2,7 +2,8 @@
 
 Rule 1: fresh jobs come leased with the commit that stored their event, while there is room, of
         which those that wait get half. These are claimed: when the worker knows that they are
-        due, and else at most ``POLL_S`` later.
+        due, and else at most ``POLL_S`` later. What a look at the database has found to be due is
+        claimed from for a while without another.
 Rule 2: a lease is renewed until the attempt has ended, or has outlasted its timeout and a grace,
         whatever the handler does to the event loop (``Heartbeat``).
 Rule 3: jobs whose process died are given back uncounted and run alone, one at a time. Only one
@@ -30,6 +31,8 @@ from animica_hooks.store.records import ExpiredLease, LeasedJob, Mark
 from animica_hooks.telemetry import Telemetry, logger
 
 POLL_S = 1.0
+MIN_POLL_S = 0.02  # after jobs were claimed, where nobody tells of others; then doubled each time
+_RELY_S = 0.1  # on what a look has found, for as long as claims bring jobs
 _PAUSE_S = 0.01  # between two looks at the database
 _LAST_LOOK_S = 0.5  # at a shutdown
 _LOOK_S = 5.0  # in which it answers, or has gone
@@ -63,6 +66,9 @@ class Worker:
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = math.inf
         self._older_wait = True
+        self._ready: list[int] = []
+        self._look_at = -math.inf
+        self._quiet_s = POLL_S
         self._stopping = False
         self._looking: asyncio.Task[None] | None = None
         self._patience = _ALONE_S
@@ -157,12 +163,14 @@ class Worker:
                 logger.exception("the worker could not look for jobs")
             await asyncio.sleep(_PAUSE_S)
             try:
-                async with asyncio.timeout(POLL_S):
+                async with asyncio.timeout(POLL_S if self._store.hears else self._quiet_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
 
     async def _look(self) -> None:
+        if self._ready and self._loop.time() < self._look_at and await self._claim(self._ready):
+            return
         ids = list(self._handlers)
         async with self._store.read() as connection, asyncio.timeout(_LOOK_S):
             expired = await inbox.expired_leases(connection, ids, self._store.now())
@@ -172,16 +180,14 @@ class Worker:
         orphans = [Claimant(d.handler_id) for d in due if d.alone is not None and d.alone <= now]
         if orphans and self._loop.time() >= self._orphans_wait_until:
             await self._run_orphans(orphans)
-        ready = [
-            self._handlers[d.handler_id].claimant(d.handler_id)
-            for d in due
-            if d.normal is not None and d.normal <= now
-        ]
-        self._older_wait = bool(ready)
+        self._ready = [d.handler_id for d in due if d.normal is not None and d.normal <= now]
+        self._look_at = self._loop.time() + _RELY_S
+        self._older_wait = bool(self._ready)
+        self._quiet_s = min(2 * self._quiet_s, POLL_S)
         if unsorted := [d.handler_id for d in due if d.unsorted]:
             await self._sort(unsorted)
-        elif ready:
-            await self._claim(ready)
+        elif self._ready:
+            await self._claim(self._ready)
         later = [at for d in due for at in (d.normal, d.alone) if at is not None and at > now]
         if later:
             self.wake_at(min(later))
@@ -191,17 +197,25 @@ class Worker:
         await lines.sort(self._store, {id: self._handlers[id].handler for id in handler_ids})
         self._wake.set()
 
-    async def _claim(self, ready: list[Claimant]) -> None:
+    async def _claim(self, ready: Sequence[int]) -> bool:
+        """Claim jobs of these handlers; tell whether there were some."""
         wanted = self.slots.free()
-        if not wanted:
-            return
-        random.shuffle(ready)  # so that what is left of an even share goes to each in turn
-        ready.sort(key=lambda claimant: -claimant.priority)
-        ready = [c._replace(most=most) for c in ready if (most := self.slots.room_of(c.handler_id))]
-        claimed = await self._committing.claim(wanted, ready) if ready else []
+        claimants = [
+            self._handlers[id].claimant(id)._replace(most=most)
+            for id in ready
+            if (most := self.slots.room_of(id))
+        ]
+        if not wanted or not claimants:
+            return False
+        random.shuffle(claimants)  # so that what is left of an even share goes to each in turn
+        claimants.sort(key=lambda claimant: -claimant.priority)
+        claimed = await self._committing.claim(wanted, claimants)
         self.slots.add(claimed)
-        if claimed and self.slots.free():
-            self._wake.set()
+        if claimed:
+            self._quiet_s = MIN_POLL_S
+            if self.slots.free():
+                self._wake.set()
+        return bool(claimed)
 
     @property
     def _committing(self) -> Committer:

@@ -29,9 +29,12 @@ class Store(ABC):
 
     Attributes:
         migrates_itself: ``open`` is to migrate where nobody says otherwise.
+        hears: other processes' jobs are told of (``start_maintenance``); else they are looked for
+            more often while there are some.
     """
 
     migrates_itself: bool
+    hears = True
 
     def __init__(self, *, owner: str, lease_s: float) -> None:
         self.owner = owner

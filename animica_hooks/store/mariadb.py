@@ -86,6 +86,7 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
     """See the module."""
 
     failures = (OSError, TimeoutError, errors.MySQLError)
+    hears = False
 
     def __init__(self, url: URL, *, owner: str, lease_s: float, handlers: int) -> None:
         name = URL.create(url.drivername, host=url.host, port=url.port, database=url.database)
@@ -114,7 +115,7 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
     async def _connect(self) -> asyncmy.Connection:
         dialect = MySQLDialect_asyncmy(dbapi=MySQLDialect_asyncmy.import_dbapi())
         _, options = dialect.create_connect_args(self._url)
-        inbox = await self._dial(**options, autocommit=True, stmt_cache_size=_PREPARED)
+        inbox = await self._dial(**options, autocommit=False, stmt_cache_size=_PREPARED)
         try:
             for statement in (sql.ISOLATION, sql.MODE, sql.LOCK_WAIT):
                 await _change(inbox, statement)
@@ -223,7 +224,6 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
         arrivals = Arrivals(batch)
         try:
             while True:
-                await inbox.begin()
                 stored = await self._look(inbox, arrivals) if self._look_first else set()
                 try:
                     committed = await self._execute(inbox, batch, arrivals, stored)
@@ -298,6 +298,7 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
         until = self.now() + self.lease
         for fence, ids in shared.by_fence(leases).items():
             await _change(connection, sql.RENEW, until, fence, among=ids)
+        await connection.commit()
 
     async def _insert_events(
         self, inbox: asyncmy.Connection, arrivals: Arrivals, keys: Sequence[EventKey]

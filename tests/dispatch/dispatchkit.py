@@ -94,6 +94,7 @@ class Bench:
         self.counters = Counters()
         self.seen: list[Observation] = []
         self.looks = 0
+        self._looking = False
         self.running = False
 
     async def start(self) -> None:
@@ -125,9 +126,13 @@ class Bench:
 
         @asynccontextmanager
         async def counted() -> AsyncIterator[Any]:
-            async with read() as connection:
-                yield connection
-            self.looks += 1
+            self._looking = True
+            try:
+                async with read() as connection:
+                    yield connection
+                self.looks += 1
+            finally:
+                self._looking = False
 
         self.worker._store = _Reading(self.store, counted)  # type: ignore[assignment]
 
@@ -175,7 +180,7 @@ class Bench:
         """Wait until the worker has found nothing to do, and waits itself."""
         looks = -1
         async with asyncio.timeout(PATIENCE_S):
-            while looks != self.looks:
+            while looks != self.looks or self._looking:
                 looks = self.looks
                 await asyncio.sleep(0.1)
 

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import Session
 
 from animica_hooks import Event, RetryPolicy, Router
+from animica_hooks.dispatch import worker as worker_module
 from animica_hooks.dispatch.slots import HELD_PER_SLOT
 from animica_hooks.errors import StoreUnavailable
 from animica_hooks.store import inbox
@@ -141,6 +142,48 @@ async def test_a_backlog_larger_than_the_room_is_worked_off(
     assert 600 == len(ran)
     assert {1} == set(ran.values())
     assert 600 == await bench.count("succeeded")
+
+
+async def test_a_backlog_is_claimed_without_a_look_each_time(
+    start_bench: MakeBench, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as long as claims bring jobs the worker relies on what its last look has found."""
+    ran: list[str] = []
+
+    @router.on("*", name="one")
+    async def one(event: Event) -> None:
+        ran.append(event.id)
+
+    monkeypatch.setattr(worker_module, "_RELY_S", 600.0)
+    first = await start_bench(router)
+    await stored_without_running(first, 200)
+    second = await start_bench(router, owner="second", concurrency=1)
+    await second.settled()
+
+    assert sorted(numbered(200)) == sorted(ran)
+    assert second.looks < 200 / second.worker.slots.capacity / 2
+
+
+async def test_jobs_that_nobody_tells_of_are_looked_for_more_often_while_there_are_some(
+    start_bench: MakeBench, router: Router, no_poll: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that passes nothing on costs a part of a poll, where there was traffic."""
+    ran: list[str] = []
+
+    @router.on("*", name="one")
+    async def one(event: Event) -> None:
+        ran.append(event.id)
+
+    bench = await start_bench(router)
+    monkeypatch.setattr(bench.store, "hears", False)
+    await bench.idle()
+    await bench.store.commit(Batch(deliveries=[bench.new("evt_1")]))
+    bench.worker.wake()
+    await until(lambda: ["evt_1"] == ran)
+    await bench.idle()
+    await bench.store.commit(Batch(deliveries=[bench.new("evt_2")]))
+
+    await until(lambda: ["evt_1", "evt_2"] == ran)
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,15 @@ def _products(name: str, database: str | None, label: str) -> tuple[Contestant, 
             ledger=_ledger(database, Queries(stored=stored, handled=handled)),
             database=database,
         ),
+        Contestant(
+            name=f"{name}-apart",
+            about=f"`{name}` with two processes that receive and two `animica-hooks worker`",
+            acked=SYNCED,
+            server=serve("benchmarks.apps.product:receiver", "--workers", "2"),
+            beside=(("animica_hooks", "worker", app),) * 2,
+            ledger=_ledger(database, Queries(stored=stored, handled=handled)),
+            database=database,
+        ),
     )
 
 

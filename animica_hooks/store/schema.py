@@ -12,7 +12,7 @@ from animica_hooks.errors import ConfigurationError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0004"  # the newest migration; saves importing Alembic at each start
+HEAD = "0003"  # the newest migration; saves importing Alembic at each start
 VERSION_TABLE = "hooks_version"
 
 

@@ -124,8 +124,9 @@ def _create_index(name: str, table: str, columns: list[str], **options: Any) -> 
 
 
 def _index_in(state: str, name: str, columns: list[str]) -> None:
-    if op.get_context().dialect.name == "mysql":  # has no partial indexes
-        _create_index(name, "hooks_jobs", ["state", *columns])
+    if op.get_context().dialect.name == "mysql":  # has no partial indexes: one serves all states
+        if state == "available":
+            _create_index(name, "hooks_jobs", ["state", *columns])
         return
     where = sa.text(f"state = '{state}'")
     _create_index(name, "hooks_jobs", columns, sqlite_where=where, postgresql_where=where)

@@ -1,15 +1,12 @@
 """Measure receivers against each other; see README.md in this folder."""
 
 import argparse
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
-from benchmarks import databases, load, report, scratch, self_check
+from benchmarks import load, machine, report, scratch, self_check
 from benchmarks.contestants import CONTESTANTS, Contestant
 from benchmarks.results import Results
 from benchmarks.window import Plan, Window, run_window
@@ -91,22 +88,7 @@ def _status(contestants: Sequence[Contestant], windows: Sequence[Window]) -> int
 
 def _environment(contestants: Sequence[Contestant]) -> dict[str, str]:
     kinds = dict.fromkeys(one.database for one in contestants if one.database)
-    packages = {name: found for name in PACKAGES if (found := _version(name))}
-    return {
-        "Python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
-        **packages,
-        **{kind: databases.describe(kind) for kind in kinds},
-        "load from": load.generator_name(),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return machine.describe(PACKAGES, kinds) | {"load from": load.generator_name()}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,18 +1,12 @@
 """Writes results down: a page and a picture for people, and every window as JSON."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
-
-from benchmarks import picture, results
+from benchmarks import pages, picture, results
 from benchmarks.contestants import CONTESTANTS, LIMIT, TUTORIAL
 from benchmarks.goals import GOALS, Goal
+from benchmarks.pages import ABSENT, number, table
 from benchmarks.results import Ratio, Results
-
-FOLDER = Path(__file__).with_name("results")
-ABSENT = "-"
 
 COLUMNS = (
     "contestant",
@@ -48,12 +42,7 @@ class Run:
 def write(run: Run) -> str:
     """Write `latest.md`, `latest.svg` and `latest.json`; return the page."""
     page = render(run)
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / "latest.md").write_text(page)
-    if drawn := picture.draw(run.results):
-        (FOLDER / "latest.svg").write_text(drawn)
-    encoded = msgspec.json.format(msgspec.json.encode(run), indent=1)
-    (FOLDER / "latest.json").write_bytes(encoded + b"\n")
+    pages.write("latest", page, picture.draw(run.results), run)
     return page
 
 
@@ -65,12 +54,12 @@ def render(run: Run) -> str:
         parts.append(f"## {connections} {'connection' if connections == 1 else 'connections'}")
         names = [one.name for one in CONTESTANTS if found.has(one.name, connections)]
         rows = [_row(found, name, connections) for name in names]
-        parts.append(_table(COLUMNS, rows))
+        parts.append(table(COLUMNS, rows))
     goals = [_goal_row(goal, ratio) for goal in GOALS if (ratio := goal.measured(found))]
     if goals:
         parts.append("## Goals")
         header = ("what", "contestant", "connections", "measured", "now", "goal", "")
-        parts.append(_table(header, goals))
+        parts.append(table(header, goals))
     return "\n\n".join(parts) + "\n"
 
 
@@ -115,17 +104,17 @@ def _row(found: Results, name: str, connections: int) -> list[str]:
     of_acked = found.ratio(results.handled, name, connections, to=name, other=results.received)
     return [
         name,
-        _number(found.median(results.received, name, connections), 0),
-        _number(found.median(results.handled, name, connections), 0),
-        _number(of_acked.median if of_acked else None, 2),
-        _number(found.median(results.p50, name, connections), 1),
-        _number(found.median(results.p99, name, connections), 1),
+        number(found.median(results.received, name, connections), 0),
+        number(found.median(results.handled, name, connections), 0),
+        number(of_acked.median if of_acked else None, 2),
+        number(found.median(results.p50, name, connections), 1),
+        number(found.median(results.p99, name, connections), 1),
         _ratio(of_limit, 2),
         _ratio(latency, 1),
         _ratio(of_tutorial, 1),
-        _number(found.median(results.cpu, name, connections), 0),
-        _number(found.median(results.memory, name, connections), 0),
-        _number(found.total(results.errors, name, connections), 0),
+        number(found.median(results.cpu, name, connections), 0),
+        number(found.median(results.memory, name, connections), 0),
+        number(found.total(results.errors, name, connections), 0),
         _audit(found, name, connections),
     ]
 
@@ -148,24 +137,8 @@ def _goal_row(goal: Goal, ratio: Ratio) -> list[str]:
     ]
 
 
-def _number(value: float | None, digits: int) -> str:
-    return ABSENT if value is None else f"{value:,.{digits}f}"
-
-
 def _ratio(ratio: Ratio | None, digits: int) -> str:
     if ratio is None:
         return ABSENT
     spread = f"{ratio.least:.{digits}f}-{ratio.most:.{digits}f}"
     return f"{ratio.median:.{digits}f} ({spread})"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    # Padded, so that the page reads as well in a terminal.
-    table = [list(header), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
-        for row in table
-    ]
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([lines[0], rule, *lines[1:]])

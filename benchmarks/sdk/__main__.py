@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from benchmarks import machine
 from benchmarks.sdk import measures, report, self_check
 from benchmarks.sdk.contestants import CONTESTANTS, Contestant
 from benchmarks.sdk.crew import Breakdown, crew
@@ -124,21 +122,8 @@ def _show(progress: str) -> None:
 
 
 def _environment(server_seconds: float) -> dict[str, str]:
-    packages = {name: found for name in PACKAGES if (found := _version(name))}
-    return {
-        "Python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
-        **packages,
-        "the server's own processor time": f"{server_seconds:.1f} s in all",
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    server = {"the server's own processor time": f"{server_seconds:.1f} s in all"}
+    return machine.describe(PACKAGES) | server
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import msgspec
-
+from benchmarks import pages
+from benchmarks.pages import ABSENT, number, table
 from benchmarks.sdk import measures, picture
 from benchmarks.sdk.contestants import CONTESTANTS, OPENAI
 from benchmarks.sdk.goals import GOALS, Ceiling, Goal
@@ -15,9 +14,7 @@ from benchmarks.sdk.measures import Measure
 from benchmarks.sdk.results import Results
 from benchmarks.sdk.start import PYTHON
 
-FOLDER = Path(__file__).parents[1] / "results"
 NAME = "sdk-latest"
-ABSENT = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +33,7 @@ class Run:
 def write(run: Run) -> str:
     """Write page, picture and JSON; return the page."""
     page = render(run)
-    FOLDER.mkdir(exist_ok=True)
-    (FOLDER / f"{NAME}.md").write_text(page)
-    (FOLDER / f"{NAME}.svg").write_text(picture.draw(run.results, run.contestants))
-    encoded = msgspec.json.format(msgspec.json.encode(run), indent=1)
-    (FOLDER / f"{NAME}.json").write_bytes(encoded + b"\n")
+    pages.write(NAME, page, picture.draw(run.results, run.contestants), run)
     return page
 
 
@@ -55,13 +48,13 @@ def render(run: Run) -> str:
         f"![Times less than openai]({NAME}.svg)",
         _legend(run),
         "## Cost",
-        _table(("", *names), (_costs(found, measure, names) for measure in measured)),
+        table(("", *names), (_costs(found, measure, names) for measure in measured)),
         "## Times less than openai",
-        _table(
+        table(
             ("", *names), (_ratios(found, m, names) for m in measured if m not in measures.SOAKS)
         ),
         "## Goals of `ours`",
-        _table(
+        table(
             ("goal", "measured", "default", "", "with [fast]", ""),
             (row for goal in GOALS if (row := _goal(found, goal))),
         ),
@@ -102,8 +95,7 @@ def _costs(found: Results, measure: Measure, names: Sequence[str]) -> list[str]:
 def _cost(found: Results, measure: Measure, name: str) -> str:
     if found.failures(measure.name, name):
         return "FAILED"
-    value = found.median(measure.name, name)
-    return ABSENT if value is None else f"{value:,.{measure.digits}f}"
+    return number(found.median(measure.name, name), measure.digits)
 
 
 def _ratios(found: Results, measure: Measure, names: Sequence[str]) -> list[str]:
@@ -138,15 +130,3 @@ def _failures(found: Results, names: Sequence[str]) -> str:
         if (failures := found.failures(measure.name, name))
     ]
     return "\n".join(["## Failures", "", *lines]) if lines else ""
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    # Padded, so that the page reads as well in a terminal.
-    table = [list(header), *map(list, rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |"
-        for row in table
-    ]
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([lines[0], rule, *lines[1:]])

@@ -44,8 +44,12 @@ class Load:
         return self.sent - self.answered
 
     def acked_in_time(self, connections: int) -> int:
-        """Return those acknowledged within the window: each connection had one under way then."""
-        return max(0, self.sent - connections - self.broken - self.refused)
+        """Return those acknowledged within the window: each connection had one under way then.
+
+        Of these as many are taken to have been refused as of all.
+        """
+        in_time = max(0, self.sent - connections - self.broken)
+        return round(in_time * self.acked / max(self.answered, 1))
 
 
 @cache

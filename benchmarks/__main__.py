@@ -3,18 +3,17 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from benchmarks import load, machine, report, scratch, self_check
 from benchmarks.contestants import CONTESTANTS, Contestant
+from benchmarks.options import between
 from benchmarks.results import Results
-from benchmarks.window import Plan, Window, run_window
+from benchmarks.window import MAX_SECONDS, Plan, Window, run_window
 
 ROUNDS = 3
 SECONDS = 3
-# Signatures are made before the window and must still be fresh at its end.
-MAX_SECONDS = 120
 PACKAGES = (
     "uvicorn",
     "uvloop",
@@ -65,20 +64,9 @@ def _run(
             for contestant in [one for one in order if count in wanted[one.name]]:
                 began = time.monotonic()
                 window = run_window(contestant, plan, connections=count, round_number=round_number)
-                _show_progress(window, time.monotonic() - began)
+                took = time.monotonic() - began
+                print(f"{window.summary} ({took:.0f} s)", file=sys.stderr, flush=True)
                 yield window
-
-
-def _show_progress(window: Window, took: float) -> None:
-    where = (
-        f"round {window.round_number + 1}, {window.connections} connections, {window.contestant}"
-    )
-    if window.failures:
-        outcome = f"FAILED: {'; '.join(window.failures)}"
-    else:
-        assert window.figures is not None
-        outcome = f"{window.figures.received_per_second:,.0f}/s"
-    print(f"{where}: {outcome} ({took:.0f} s)", file=sys.stderr, flush=True)
 
 
 def _status(contestants: Sequence[Contestant], windows: Sequence[Window]) -> int:
@@ -94,13 +82,13 @@ def _environment(contestants: Sequence[Contestant]) -> dict[str, str]:
 def _parser() -> argparse.ArgumentParser:
     names = [contestant.name for contestant in CONTESTANTS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=_between(1, 100), default=ROUNDS, help="default: 3")
+    parser.add_argument("--rounds", type=between(1, 100), default=ROUNDS, help="default: 3")
     parser.add_argument(
-        "--seconds", type=_between(1, MAX_SECONDS), default=SECONDS, help="a window's; default: 3"
+        "--seconds", type=between(1, MAX_SECONDS), default=SECONDS, help="a window's; default: 3"
     )
     parser.add_argument(
         "--connections",
-        type=_between(1, 10_000),
+        type=between(1, 10_000),
         nargs="+",
         default=(),
         metavar="N",
@@ -113,16 +101,6 @@ def _parser() -> argparse.ArgumentParser:
         "--self-check", action="store_true", help="show that planted bugs are caught"
     )
     return parser
-
-
-def _between(least: int, most: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        number = int(text)
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(f"not between {least} and {most}")
-        return number
-
-    return parse
 
 
 if __name__ == "__main__":

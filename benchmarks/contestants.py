@@ -1,10 +1,11 @@
 """Who is measured, how each is run, and where it says what it did."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 
 from benchmarks import databases
+from benchmarks.apps.common import HANDLERS_VARIABLE
 from benchmarks.databases import MARIADB, POSTGRESQL, REDIS
 from benchmarks.ledgers import CeleryLedger, Ledger, Queries, ServerLedger, SQLiteLedger
 
@@ -87,9 +88,11 @@ def _ledger(database: str | None, queries: Queries) -> Ledger:
     return ServerLedger(kind=database, queries=queries)
 
 
+STORED = "SELECT count(*) FROM hooks_events"
+HANDLED = "SELECT count(*) FROM hooks_jobs WHERE state = 'succeeded'"
+
+
 def _products(name: str, database: str | None, label: str) -> tuple[Contestant, ...]:
-    stored = "SELECT count(*) FROM hooks_events"
-    handled = "SELECT count(*) FROM hooks_jobs WHERE state = 'succeeded'"
     wrote = "SELECT count(*) FROM payments"
     app = "benchmarks.apps.product:hooks"
     return (
@@ -98,7 +101,7 @@ def _products(name: str, database: str | None, label: str) -> tuple[Contestant, 
             about=f"the product on {label}, default settings, a no-op handler",
             acked=SYNCED,
             server=serve(app),
-            ledger=_ledger(database, Queries(stored=stored, handled=handled)),
+            ledger=_ledger(database, Queries(stored=STORED, handled=HANDLED)),
             database=database,
             connections=EVERYWHERE,
         ),
@@ -107,7 +110,7 @@ def _products(name: str, database: str | None, label: str) -> tuple[Contestant, 
             about="the same, with a handler that writes one row through its `session`",
             acked=SYNCED,
             server=serve("benchmarks.apps.product_session:hooks"),
-            ledger=_ledger(database, Queries(stored=stored, handled=handled, effects=wrote)),
+            ledger=_ledger(database, Queries(stored=STORED, handled=HANDLED, effects=wrote)),
             database=database,
         ),
         Contestant(
@@ -115,7 +118,7 @@ def _products(name: str, database: str | None, label: str) -> tuple[Contestant, 
             about=f"`{name}` with two processes: `animica-hooks serve --workers 2`",
             acked=SYNCED,
             server=serve(app, "--workers", "2"),
-            ledger=_ledger(database, Queries(stored=stored, handled=handled)),
+            ledger=_ledger(database, Queries(stored=STORED, handled=HANDLED)),
             database=database,
         ),
         Contestant(
@@ -124,9 +127,21 @@ def _products(name: str, database: str | None, label: str) -> tuple[Contestant, 
             acked=SYNCED,
             server=serve("benchmarks.apps.product:receiver", "--workers", "2"),
             beside=(("animica_hooks", "worker", app),) * 2,
-            ledger=_ledger(database, Queries(stored=stored, handled=handled)),
+            ledger=_ledger(database, Queries(stored=STORED, handled=HANDLED)),
             database=database,
         ),
+    )
+
+
+def with_handlers(one: Contestant, name: str, count: int, *options: str) -> Contestant:
+    """Return the product on the same database with so many no-op handlers for each event."""
+    handled = HANDLED.replace("count(*)", f"count(*) / {count}")
+    return replace(
+        one,
+        name=name,
+        server=serve("benchmarks.apps.product_handlers:hooks", *options),
+        ledger=_ledger(one.database, Queries(stored=STORED, handled=handled)),
+        environment={HANDLERS_VARIABLE: str(count)},
     )
 
 

@@ -11,12 +11,13 @@ import hmac
 import os
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from benchmarks.apps.common import SIGNING_SECRET
 
 BODY_BYTES = 1024
-CHUNK = 1000
+BUFFER_BYTES = 1024 * 1024
 
 SECRET = SIGNING_SECRET.encode()
 ID_BYTES = 12
@@ -38,7 +39,13 @@ BODY = (
     '"card":{"brand":"visa","last4":"4242","exp_month":12,"exp_year":2031},'
     '"metadata":{"order":"10542","note":"%s"}}}'
 )
-FILLER = "lorem ipsum dolor sit amet " * 40
+# Where the former leaves no room.
+SHORT_BODY = (
+    '{"id":"evt_%s","type":"payment.succeeded","created":%d,"livemode":false,"data":'
+    '{"id":"pay_%s","amount":4200,"note":"%s"}}'
+)
+SHORTEST_BYTES = 200
+FILLER = "lorem ipsum dolor sit amet "
 
 
 @dataclass(frozen=True)
@@ -50,12 +57,20 @@ class Deck:
     record_bytes: int
 
 
-def new_body(now: int) -> bytes:
-    """Return a body of BODY_BYTES with an id that no other has."""
+def new_body(now: int, size: int = BODY_BYTES) -> bytes:
+    """Return a body of so many bytes with an id that no other has."""
     # Random rather than counted: real ids are, and a sorted unique index is cheaper to extend.
     unique = os.urandom(ID_BYTES).hex()
-    missing = BODY_BYTES - len(BODY % (unique, now, unique, ""))
-    return (BODY % (unique, now, unique, FILLER[:missing])).encode()
+    for body in (BODY, SHORT_BODY):
+        missing = size - len(body % (unique, now, unique, ""))
+        if missing >= 0:
+            return (body % (unique, now, unique, _filler(missing))).encode()
+    raise ValueError(f"no event fits in {size} bytes")
+
+
+@cache
+def _filler(size: int) -> str:
+    return (FILLER * (size // len(FILLER) + 1))[:size]
 
 
 def sign(body: bytes, timestamp: int) -> str:
@@ -64,20 +79,18 @@ def sign(body: bytes, timestamp: int) -> str:
     return f"t={timestamp},v1={hmac.digest(SECRET, signed, 'sha256').hex()}"
 
 
-def prepare(path: Path, count: int, *, url_path: str = "/") -> Deck:
+def prepare(path: Path, count: int, *, url_path: str = "/", body_bytes: int = BODY_BYTES) -> Deck:
     """Write a deck of `count` requests, signed now."""
     now = int(time.time())
-    with path.open("wb") as file:
-        for start in range(0, count, CHUNK):
-            chunk = range(min(CHUNK, count - start))
-            file.write(b"".join(_request(url_path, now) for _ in chunk))
+    with path.open("wb", buffering=BUFFER_BYTES) as file:
+        file.writelines(_request(url_path, now, body_bytes) for _ in range(count))
         file.flush()
         # Written back now, it does not compete later with the fsyncs that are measured.
         os.fsync(file.fileno())
-    return Deck(path, count, len(_request(url_path, now)))
+    return Deck(path, count, len(_request(url_path, now, body_bytes)))
 
 
-def _request(url_path: str, now: int) -> bytes:
-    body = new_body(now)
+def _request(url_path: str, now: int, body_bytes: int) -> bytes:
+    body = new_body(now, body_bytes)
     head = HEAD.format(path=url_path, length=len(body), signature=sign(body, now))
     return head.encode() + body

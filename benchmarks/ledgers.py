@@ -89,4 +89,5 @@ class CeleryLedger:
 
 def _counts(row: tuple[int, int, int | None]) -> Counts:
     stored, handled, effects = row
-    return Counts(stored=stored, handled=handled, effects=effects)
+    # MariaDB divides into decimals. What is handled by a part of its handlers is not handled.
+    return Counts(stored=stored, handled=int(handled), effects=effects)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from benchmarks import load, scratch
-from benchmarks.contestants import CONTESTANTS, Contestant, plain, serve
+from benchmarks.contestants import CONTESTANTS, Contestant, plain, serve, with_handlers
 from benchmarks.deck import Deck
 from benchmarks.ledgers import Queries, SQLiteLedger
 from benchmarks.load import Load
@@ -69,6 +69,8 @@ def _planted(bug: str, every: int = 10) -> Contestant:
     )
 
 
+_SQLITE = next(one for one in CONTESTANTS if one.name == "sqlite")
+
 CHECKS = (
     Check(about="no bug", contestant=_planted("none"), expected=""),
     Check(
@@ -89,6 +91,14 @@ CHECKS = (
         drive=load.drive_without_wrk,
     ),
     Check(about="handles 9 in 10", contestant=_planted("idles"), expected="not handled"),
+    Check(
+        about="1 handler in 5 is missing",
+        contestant=replace(
+            with_handlers(_SQLITE, "planted-handlers", 4),
+            ledger=with_handlers(_SQLITE, "planted-handlers", 5).ledger,
+        ),
+        expected="not handled",
+    ),
     Check(about="handles none", contestant=_planted("idles", 1), expected="not handled"),
     Check(about="runs effects twice", contestant=_planted("repeats"), expected="handlers wrote"),
     Check(

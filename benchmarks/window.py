@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from sqlalchemy.exc import SQLAlchemyError
 
 from benchmarks.contestants import Contestant
-from benchmarks.deck import Deck, prepare
+from benchmarks.deck import BODY_BYTES, Deck, prepare
 from benchmarks.disk import fsync_ms
 from benchmarks.ledgers import Counts
 from benchmarks.load import Load, drive
@@ -30,11 +30,15 @@ from benchmarks.server import Server, ServerError
 Drive = Callable[..., Load]
 
 WARM_UP_SECONDS = 1
+# Signatures are made before the window and must still be fresh at its end.
+MAX_SECONDS = 120
 # More than anybody receives in the warm-up, whose rate then sizes the real deck: who stores
 # nothing, ours, and others, which receive hundreds. Bodies that are not sent cost a run minutes.
 LIMITS_WARM_UP, OUR_WARM_UP, PEERS_WARM_UP = 200_000, 100_000, 10_000
 DECK_MARGIN = 2.5
 DECK_FLOOR_PER_SECOND = 4_000
+# Where bodies are large it is these that are more than anybody receives in a second, and the floor.
+WARM_UP_BYTES, DECK_FLOOR_BYTES = 512 * 1024 * 1024, 128 * 1024 * 1024
 
 DECK = "deck"
 
@@ -64,6 +68,7 @@ class Plan:
 
     seconds: int
     scratch: Path
+    body_bytes: int = BODY_BYTES
     stall_seconds: float = STALL_SECONDS
 
 
@@ -92,6 +97,15 @@ class Window:
     round_number: int
     failures: tuple[str, ...]
     figures: Figures | None
+
+    @property
+    def summary(self) -> str:
+        """What came out, in a line."""
+        where = f"round {self.round_number + 1}, {self.connections} connections, {self.contestant}"
+        if self.failures:
+            return f"{where}: FAILED: {'; '.join(self.failures)}"
+        assert self.figures is not None
+        return f"{where}: {self.figures.received_per_second:,.0f}/s"
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ def run_window(
         except BREAKDOWNS as error:
             # One contestant's breakdown must not cost the others' windows.
             print(f"{error}\n{server.last_words()}", file=sys.stderr)
-            figures, failures = None, [_describe(error)]
+            figures, failures = None, [describe(error)]
     return Window(
         contestant=contestant.name,
         connections=connections,
@@ -137,7 +151,8 @@ def run_window(
     )
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
+    """Return what to report of a breakdown."""
     # Other errors' texts may hold commands and paths, which are no result.
     return str(error) if isinstance(error, ServerError) else f"broke down: {type(error).__name__}"
 
@@ -158,7 +173,7 @@ class _Trial:
         before = self._drain(PEERS_PAUSE_SECONDS)
         one_fsync_ms = fsync_ms(self.server.directory)
 
-        deck = self._deck(_deck_size(warm_up, self.plan.seconds))
+        deck = self._deck(self._deck_size(warm_up))
         cpu_before = self.server.cpu_seconds()
         with ThreadPoolExecutor() as beside:
             # While late answers are waited for, handlers go on.
@@ -187,16 +202,23 @@ class _Trial:
 
     def _deck(self, size: int) -> Deck:
         path = self.server.contestant.path
-        return prepare(self.server.directory / DECK, size, url_path=path)
+        body_bytes = self.plan.body_bytes
+        return prepare(self.server.directory / DECK, size, url_path=path, body_bytes=body_bytes)
 
     def _drive(self, deck: Deck, seconds: int, **options: int) -> Load:
         return self.drive(deck, port=self.server.port, seconds=seconds, **options)
 
     def _warm_up_size(self) -> int:
         contestant = self.server.contestant
+        most = WARM_UP_BYTES // self.plan.body_bytes
         if contestant.ledger is None:
-            return LIMITS_WARM_UP
-        return OUR_WARM_UP if contestant.trusted else PEERS_WARM_UP
+            return min(LIMITS_WARM_UP, most)
+        return min(OUR_WARM_UP if contestant.trusted else PEERS_WARM_UP, most)
+
+    def _deck_size(self, warm_up: Load) -> int:
+        floor = min(DECK_FLOOR_PER_SECOND, DECK_FLOOR_BYTES // self.plan.body_bytes)
+        per_second = max(floor, warm_up.answered / WARM_UP_SECONDS * DECK_MARGIN)
+        return int(per_second * self.plan.seconds)
 
     def _count_after(self, seconds: float) -> Counts | None:
         time.sleep(seconds)
@@ -233,11 +255,6 @@ def _handled(before: Drained | None, at_end: Counts | None, seconds: int) -> flo
     if before is None or at_end is None:
         return None
     return (at_end.handled - before.counts.handled) / seconds
-
-
-def _deck_size(warm_up: Load, seconds: int) -> int:
-    per_second = max(DECK_FLOOR_PER_SECOND, warm_up.answered / WARM_UP_SECONDS * DECK_MARGIN)
-    return int(per_second * seconds)
 
 
 def _audit_loads(*loads: Load) -> list[str]:

@@ -116,8 +116,10 @@ def _describe_redis() -> str:
     return ", ".join([version, *found])
 
 
-def url(kind: str, directory: Path) -> str:
-    """Return the URL of that database."""
+def url(kind: str | None, directory: Path) -> str:
+    """Return the URL of that database, or of the file where no server is needed."""
+    if kind is None:
+        return f"sqlite:///{directory}/x.db"
     return _url(kind, directory).render_as_string(hide_password=False)
 
 

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.02
 
 
 class ServerError(Exception):
-    """A process did not start, or is no longer there."""
+    """A process did not start, is no longer there, or did not do its work."""
 
 
 class Server:

@@ -80,7 +80,7 @@ bench-replay: .venv/.dev ## measure how fast stored events are replayed
 bench-start: .venv/.dev ## measure how soon handlers begin in another process
 	$(BIN)/python -m benchmarks.start $(ARGS)
 
-bench-growth: .venv/.dev ## measure claims, inserts and pruning on tables that grow
+bench-growth: .venv/.dev ## measure and draw how handlers, bodies, senders, tables and replays grow
 	$(BIN)/python -m benchmarks.growth $(ARGS)
 
 format: .venv/.dev ## format, and fix what the linter can

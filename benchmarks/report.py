@@ -53,7 +53,7 @@ def render(run: Run) -> str:
     for connections in found.connections():
         parts.append(f"## {connections} {'connection' if connections == 1 else 'connections'}")
         names = [one.name for one in CONTESTANTS if found.has(one.name, connections)]
-        rows = [_row(found, name, connections) for name in names]
+        rows = [list(cells(found, name, connections).values()) for name in names]
         parts.append(table(COLUMNS, rows))
     goals = [_goal_row(goal, ratio) for goal in GOALS if (ratio := goal.measured(found))]
     if goals:
@@ -68,12 +68,13 @@ def _conditions(run: Run) -> str:
     left_out = "; ".join(f"{name} ({why})" for name, why in run.absent.items())
     return (
         f"Median of {run.rounds} interleaved rounds of {run.seconds} s. Ratios are taken within a "
-        f"round; in parentheses, their spread. One fsync took {_fsyncs(run.results)} ms.\n\n"
+        f"round; in parentheses, their spread. One fsync took {fsyncs(run.results)} ms.\n\n"
         f"{facts}.\n\nLeft out: {left_out or 'nobody'}."
     )
 
 
-def _fsyncs(found: Results) -> str:
+def fsyncs(found: Results) -> str:
+    """Return the shortest and the longest of the medians."""
     medians = [
         value
         for name in found.contestants()
@@ -92,17 +93,18 @@ def _legend(found: Results) -> str:
     )
 
 
-def _row(found: Results, name: str, connections: int) -> list[str]:
+def cells(found: Results, name: str, connections: int) -> dict[str, str]:
+    """Return what is below each of `COLUMNS`."""
     failures = found.failures(name, connections)
     if failures:
         # The speed of what loses events is no speed.
-        unknown = [ABSENT] * (len(COLUMNS) - 2)
-        return [name, *unknown, f"FAILED: {'; '.join(failures)}"]
+        unknown = dict.fromkeys(COLUMNS, ABSENT)
+        return unknown | {"contestant": name, "audit": f"FAILED: {'; '.join(failures)}"}
     of_limit = found.ratio(results.received, name, connections, to=LIMIT)
     latency = found.ratio(results.p99, name, connections, to=LIMIT)
     of_tutorial = found.ratio(results.received, name, connections, to=TUTORIAL)
     of_acked = found.ratio(results.handled, name, connections, to=name, other=results.received)
-    return [
+    row = [
         name,
         number(found.median(results.received, name, connections), 0),
         number(found.median(results.handled, name, connections), 0),
@@ -117,6 +119,7 @@ def _row(found: Results, name: str, connections: int) -> list[str]:
         number(found.total(results.errors, name, connections), 0),
         _audit(found, name, connections),
     ]
+    return dict(zip(COLUMNS, row, strict=True))
 
 
 def _audit(found: Results, name: str, connections: int) -> str:

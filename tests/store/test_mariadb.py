@@ -30,6 +30,7 @@ from storekit import (
 )
 from test_schema import open_and_close, openers
 
+from animica_hooks.core.order import Line
 from animica_hooks.core.outcome import SECOND
 from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.store import inbox, schema
@@ -191,6 +192,30 @@ async def test_claims_do_not_wait_for_each_other(
     assert [("evt_0", 2), ("evt_1", 2), ("evt_2", 1), ("evt_2", 2), ("evt_3", 1), ("evt_3", 2)] == [
         (job.event.id, job.handler_id) for job in mine
     ]
+
+
+@on_mariadb
+async def test_a_handler_that_ends_keeps_nobody_else_waiting(store: Store, engine: Engine) -> None:
+    """Who calls the next of its line locks that one, and no other: they end at the same time."""
+    rows = [{"id": id, "line": line} for id, line in enumerate(["other"] * 50 + ["one"] * 51, 1)]
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO hooks_jobs (id, event_seq, handler_id, state, attempts, failed, fence,"
+                " orphaned, created_at, ordering_key)"
+                " VALUES (:id, :id, 1, 'available', 0, 0, 0, 0, 0, :line)"
+            ),
+            rows,
+        )
+    with engine.connect() as other:
+        async with store.write("test") as connection:
+            await connection.execute(inbox.call_next(Line(1, "one", "park"), NOON))
+            other.execute(text("SET SESSION innodb_lock_wait_timeout = 1"))
+            for id in {*range(1, 102)} - {51}:
+                other.execute(text("UPDATE hooks_jobs SET due_at = 1 WHERE id = :id"), {"id": id})
+        other.rollback()
+        found = other.scalars(text("SELECT id FROM hooks_jobs WHERE due_at IS NOT NULL"))
+        assert [51] == found.all()
 
 
 # Sizes, text, connections

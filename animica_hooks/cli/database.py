@@ -37,7 +37,7 @@ def upgrade(database_url: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(output.as_json({"from": before, "to": after}))
     elif before == after:
-        click.echo(f"the database is at schema {after} already")
+        click.echo(f"the database is at schema {after} already{_if_newer(after)}")
     else:
         click.echo(f"the database went from schema {before or '(none)'} to {after}")
 
@@ -46,8 +46,8 @@ def upgrade(database_url: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def current(database_url: str | None, as_json: bool) -> None:
-    """Say which schema the database is at; exits with 1 unless it is the newest."""
-    from animica_hooks.store.schema import HEAD
+    """Say which schema the database is at; exits with 1 unless this version can work with it."""
+    from animica_hooks.store.schema import HEAD, suffices
 
     async def read() -> str | None:
         async with store_of(database_url) as store:
@@ -58,9 +58,9 @@ def current(database_url: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(output.as_json({"current": version, "newest": HEAD}))
     else:
-        note = "" if version == HEAD else f"; {HEAD} is the newest"
+        note = _if_newer(version) if suffices(version) else f"; {HEAD} is the newest"
         click.echo(f"{version or 'no tables of animica_hooks'}{note}")
-    if version != HEAD:
+    if not suffices(version):
         raise click.exceptions.Exit(1)
 
 
@@ -68,8 +68,11 @@ def current(database_url: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def check(database_url: str | None, as_json: bool) -> None:
-    """Compare the tables with what this version expects; exits with 1 where they differ."""
-    from animica_hooks.store.schema import HEAD, differences, require_current
+    """Compare the tables with what this version expects; exits with 1 where they differ.
+
+    Of a newer schema, what it has added is no difference.
+    """
+    from animica_hooks.store.schema import HEAD, differences, require_enough, suffices
 
     async def read() -> tuple[str | None, list[str]]:
         async with store_of(database_url) as store:
@@ -79,15 +82,16 @@ def check(database_url: str | None, as_json: bool) -> None:
 
     require_database(database_url)
     version, differing = run(read())
-    fine = version == HEAD and not differing
+    enough = suffices(version)
+    fine = enough and not differing
     if as_json:
         found = {"current": version, "newest": HEAD, "differences": differing, "ok": fine}
         click.echo(output.as_json(found))
     elif fine:
-        click.echo(f"the tables are those of schema {HEAD}")
-    elif version != HEAD:
+        click.echo(f"the tables are those of schema {version}{_if_newer(version)}")
+    elif not enough:
         try:
-            require_current(version)
+            require_enough(version)
         except ConfigurationError as error:
             click.echo(f"error: {output.plain(error)}", err=True)
     else:
@@ -95,6 +99,15 @@ def check(database_url: str | None, as_json: bool) -> None:
             click.echo(f"error: {output.plain(difference)}", err=True)
     if not fine:
         raise click.exceptions.Exit(1)
+
+
+def _if_newer(version: str | None) -> str:
+    """Return what to add to a version that a newer package has made, and this one goes on with."""
+    from animica_hooks.store.schema import HEAD, is_newer
+
+    if not is_newer(version):
+        return ""
+    return f": newer than {HEAD}, which this version knows, and it only adds to that"
 
 
 async def _version(store: Store) -> str | None:

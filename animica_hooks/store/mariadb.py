@@ -176,6 +176,7 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
     async def _migrate(self) -> None:
         async with self.read() as connection:
             await connection.execute(text(sql.LOCK_MIGRATION))
+            await connection.execute(text(sql.GIVE_WAY))
             # What others have done while this waited is seen by a new transaction only.
             await connection.commit()
             try:

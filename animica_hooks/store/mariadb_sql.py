@@ -208,3 +208,6 @@ SELECT @@read_only OR @@innodb_read_only AS read_only,
 
 # One process migrates a database at a time.
 LOCK_MIGRATION = "SELECT GET_LOCK(CONCAT('animica_hooks ', MD5(DATABASE())), 3600)"
+
+# Of a migration: rule 4 of the servers. In seconds; by default it is a day.
+GIVE_WAY = "SET SESSION lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"

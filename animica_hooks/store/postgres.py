@@ -70,6 +70,7 @@ _LIBPQ = {
 # How long a handler may take from its mark, which locks the job, to its commit. Where its process
 # was stopped or cut off in between, the inbox waits for the lock, and with it the senders.
 _HANDLER_COMMIT_S = 2.0
+_TRY_AGAIN = frozenset({"40001", "40P01", "55P03"})  # serialization, deadlock, lock_timeout
 # What is wrong, by the SQLSTATE with which a start fails.
 _WRONG = {
     "28": "refuses the user or the password of database_url: change them.",
@@ -188,6 +189,7 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         async with self.write("migration") as connection:
             # A lock of the transaction: a session's would stay with a pooler's connection.
             await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            await connection.execute(text(sql.GIVE_WAY))
             await connection.run_sync(schema.upgrade)
 
     async def _make_engine(self, pool_size: int) -> AsyncEngine:
@@ -237,11 +239,10 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         )
 
     def _may_try_again(self, error: BaseException) -> bool:
-        return isinstance(
-            error,
-            asyncpg.DeadlockDetectedError
-            | asyncpg.SerializationError
-            | asyncpg.InvalidCachedStatementError,
+        # By SQLAlchemy's engines the driver's errors come wrapped, with their state.
+        return (
+            isinstance(error, asyncpg.InvalidCachedStatementError)
+            or getattr(error, "sqlstate", None) in _TRY_AGAIN
         )
 
     async def _transact(self, inbox: asyncpg.Connection[Any], batch: Batch) -> Committed:

@@ -215,6 +215,10 @@ KEEP_ALIVE = (
 IDLE_LIMIT = "SET {scope} idle_in_transaction_session_timeout = {ms}"
 LIMITS = "SET {scope} statement_timeout = {ms}; " + IDLE_LIMIT
 
+# Of a migration: rule 4 of the servers. Less than deadlock_timeout, after which the server would
+# as soon break off those whom it has met.
+GIVE_WAY = "SET LOCAL lock_timeout = 500"
+
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
 SETTINGS = """

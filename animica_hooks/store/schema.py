@@ -1,4 +1,11 @@
-"""The schema's version, and the way there by Alembic."""
+"""The schema's version, and the way there by Alembic.
+
+Rule 1: a version has four digits, of which the first two are its era. Within an era migrations only
+        add what older code can do without, so that processes of several releases work on one
+        database, and a release can be taken back without its migrations. Whatever older code could
+        not go on with begins a new era.
+Rule 2: nobody goes back: a newer version of the era is left as it is.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +20,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0003"  # the newest migration; saves importing Alembic at each start
+_ERA = 2  # digits
 VERSION_TABLE = "hooks_version"
 
 
@@ -28,10 +36,10 @@ def upgrade(connection: Connection) -> None:
     """Bring the database to ``HEAD``, within the transaction that the caller has begun.
 
     Raises:
-        ConfigurationError: the database is newer than this package.
+        ConfigurationError: the database is newer than this package can work with.
     """
     at = current(connection)
-    if at == HEAD:
+    if suffices(at):
         return
     require_known(at)
 
@@ -40,9 +48,25 @@ def upgrade(connection: Connection) -> None:
     command.upgrade(_config(connection), HEAD)
 
 
-def require_current(version: str | None) -> None:
-    """Raise ``ConfigurationError`` unless ``version``, a database's, is ``HEAD``."""
-    if version == HEAD:
+def suffices(version: str | None) -> bool:
+    """Tell whether this package can work with a database that is at a version."""
+    return version == HEAD or is_newer(version)
+
+
+def is_newer(version: str | None) -> bool:
+    """Tell whether a version has what this package needs, and what a newer one has added."""
+    return (
+        version is not None
+        and version.isdecimal()
+        and len(version) == len(HEAD)
+        and version[:_ERA] == HEAD[:_ERA]
+        and version > HEAD
+    )
+
+
+def require_enough(version: str | None) -> None:
+    """Raise ``ConfigurationError`` unless ``version``, a database's, suffices."""
+    if suffices(version):
         return
     require_known(version)
     found = "has no tables of animica_hooks" if version is None else f"is at schema {version}"
@@ -52,7 +76,7 @@ def require_current(version: str | None) -> None:
 
 
 def require_known(version: str | None) -> None:
-    """Raise ``ConfigurationError`` for a version that a newer package has made."""
+    """Raise ``ConfigurationError`` for a version that neither suffices nor leads to ``HEAD``."""
     known = {path.name.split("_")[0] for path in (_folder() / "versions").glob("[0-9]*.py")}
     if version is not None and version not in known:
         raise ConfigurationError(
@@ -62,7 +86,10 @@ def require_known(version: str | None) -> None:
 
 
 def differences(connection: Connection) -> list[str]:
-    """Say how the tables differ from what the code expects; an empty list where they agree."""
+    """Say how the tables differ from what the code expects; an empty list where they agree.
+
+    What a newer version has added is no difference.
+    """
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
 
@@ -77,7 +104,10 @@ def differences(connection: Connection) -> list[str]:
             "include_name": lambda name, kind, _: kind != "table" or name in expected.tables,
         },
     )
-    return [_in_words(difference) for difference in compare_metadata(context, expected)]
+    found = compare_metadata(context, expected)
+    if is_newer(current(connection)):
+        found = [one for one in found if isinstance(one, list) or not one[0].startswith("remove_")]
+    return [_in_words(difference) for difference in found]
 
 
 def _in_words(difference: Any) -> str:

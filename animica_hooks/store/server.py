@@ -5,6 +5,8 @@ Rule 2: times are the database's, so that no clock of another machine counts. Ea
         it now and then, and reckons on from there by its own monotonic clock.
 Rule 3: a connection that has failed, or that did not answer in time, is thrown away. What became of
         its last statement is not known, which deduplication and fences make harmless.
+Rule 4: who changes tables in use gives way. A change waits for every transaction on its table, and
+        all that come meanwhile wait behind it: so it gives up soon, and tries again.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ CLOSE_S = 1.0
 TRIES = 3  # of a transaction that the database broke off because of another
 CLOCK_S = 5.0  # between two looks at the database's clock
 ADMIN_POOL = 4
+UPGRADE_S = 60.0  # for how long an upgrade tries, and how long it rests in between
+UPGRADE_REST_S = 0.5
 PING_S = 1.0
 PING_AFTER_S = 1.0  # of handlers' connections: asking is a round trip for each job
 _IDLE_SINCE = "animica_hooks_idle_since"
@@ -109,11 +113,29 @@ class ServerStore(Store, Generic[C]):
                 await self._set_clock(inbox)
         async with self.read() as connection:
             version = await connection.run_sync(schema.current)
-        if version == schema.HEAD:
+        if schema.suffices(version):
             return
         if not migrate:
-            schema.require_current(version)
-        await self._migrate()
+            schema.require_enough(version)
+        await self._upgrade()
+
+    async def _upgrade(self) -> None:
+        """Migrate as soon as those who use the tables let it: see rule 4."""
+        give_up_at = time.monotonic() + UPGRADE_S
+        while True:
+            try:
+                return await self._migrate()
+            except StoreUnavailable as error:
+                if not self._may_try_again(_of_driver(error.__cause__ or error)):
+                    raise
+                if time.monotonic() >= give_up_at:
+                    raise StoreUnavailable(
+                        f"the database {self.name} can not be upgraded just now: for "
+                        f"{UPGRADE_S:.0f} s there was always a transaction on its tables that went "
+                        "on for longer than receiving may wait. Try again when handlers that take "
+                        "long, or others, have ended theirs."
+                    ) from error
+            await asyncio.sleep(UPGRADE_REST_S)
 
     def start_maintenance(self, on_due: Callable[[], None] | None) -> None:
         self._tasks = [asyncio.create_task(self._keep_time(), name="animica-hooks clock")]
@@ -294,7 +316,7 @@ class ServerStore(Store, Generic[C]):
 
     @abstractmethod
     async def _migrate(self) -> None:
-        """Bring the schema up to date, one process at a time."""
+        """Bring the schema up to date, one process at a time. It may be begun anew: see rule 4."""
 
     @abstractmethod
     async def _make_engine(self, pool_size: int) -> AsyncEngine: ...

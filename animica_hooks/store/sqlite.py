@@ -106,13 +106,13 @@ class SqliteStore(Store):
             version = _version_of(self.path)
             if not migrate:
                 # First: connecting to write would make of somebody else's file a WAL database.
-                schema.require_current(version)
+                schema.require_enough(version)
             # In its turn, for several processes that turn a new file to WAL at once are locked out.
             async with self._turn("open"):
                 self._open_inbox()
                 alone = self._peers.join()
             self._file = _identity(self.path)
-            if version != schema.HEAD:
+            if not schema.suffices(version):
                 async with self.write("migration") as connection:
                     await connection.run_sync(schema.upgrade)
             if alone:

@@ -174,6 +174,25 @@ def test_db_current_and_check_fail_before_an_upgrade(command: Command, here: Pat
     assert 1 == command("db", "check").exit_code
 
 
+def test_db_commands_go_on_with_a_newer_schema_that_only_adds(command: Command, here: Path) -> None:
+    """As after a release was taken back: they say so, exit with 0, and change nothing."""
+    import sqlite3
+    from contextlib import closing
+
+    command("db", "upgrade")
+    with closing(sqlite3.connect(here / "shop.db")) as database, database:
+        database.execute("UPDATE hooks_version SET version_num = '0099'")
+    for name, said in {
+        "current": "0099: newer than 0003",
+        "check": "the tables are those of schema 0099: newer than 0003",
+        "upgrade": "the database is at schema 0099 already: newer than 0003",
+    }.items():
+        result = command("db", name)
+        assert (0, True) == (result.exit_code, result.stdout.startswith(said))
+    assert '{"current": "0099", "newest": "0003"}\n' == command("db", "current", "--json").stdout
+    assert 0 == command("stats").exit_code
+
+
 @pytest.mark.parametrize(
     ("version", "said"),
     [("0001", "run 'animica-hooks db upgrade'"), ("9999", "install the newer animica_hooks")],
@@ -181,7 +200,7 @@ def test_db_current_and_check_fail_before_an_upgrade(command: Command, here: Pat
 def test_db_check_says_what_to_do_about_another_schema(
     command: Command, here: Path, version: str, said: str
 ) -> None:
-    """An older one is upgraded; a newer one can not be."""
+    """An older one is upgraded; one of a newer era can not be."""
     import sqlite3
     from contextlib import closing
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import alembic.command
 import pytest
 from databases import (
     DATABASES,
@@ -22,10 +23,10 @@ from databases import (
     on_every_server,
 )
 from sqlalchemy import create_engine, inspect, text
-from storekit import FULL, PATIENCE_S, Opens, new_event
+from storekit import FULL, PATIENCE_S, Opens, new_event, until
 
-from animica_hooks.errors import ConfigurationError
-from animica_hooks.store import schema
+from animica_hooks.errors import ConfigurationError, StoreUnavailable
+from animica_hooks.store import schema, server
 from animica_hooks.store.base import Store
 from animica_hooks.store.connect import make_store
 from animica_hooks.store.records import Batch
@@ -202,12 +203,40 @@ async def test_without_migrating_an_older_database_is_refused(
 
 @on_every_database
 @pytest.mark.parametrize("migrate", [False, True])
-async def test_a_newer_database_is_refused(store: Store, open_store: Opens, migrate: bool) -> None:
-    """An old program never touches what a newer one has made."""
-    await set_version(store, "9999")
+@pytest.mark.parametrize("version", ["9999", "0101", "00991", "00x1"])
+async def test_a_newer_database_is_refused(
+    store: Store, open_store: Opens, migrate: bool, version: str
+) -> None:
+    """An old program never touches what a newer one has made that does more than add."""
+    await set_version(store, version)
 
-    with pytest.raises(ConfigurationError, match=r"9999.*install the newer"):
+    with pytest.raises(ConfigurationError, match=rf"{version}.*install the newer"):
         await open_store(migrate=migrate)
+
+
+@on_every_database
+@pytest.mark.parametrize("migrate", [False, True])
+async def test_a_newer_database_that_only_adds_is_used(
+    store: Store, open_store: Opens, migrate: bool
+) -> None:
+    """Within an era a release can be taken back: the older code starts, and leaves the version."""
+    await set_version(store, "0099")
+    async with store.write("test") as connection:
+        await connection.exec_driver_sql("ALTER TABLE hooks_jobs ADD COLUMN surplus TEXT")
+        await connection.exec_driver_sql("CREATE INDEX surplus ON hooks_jobs (failed)")
+
+    older = await open_store(migrate=migrate)
+
+    assert ["new"] == (await older.commit(Batch(deliveries=[new_event()]))).receipts
+    async with older.read() as connection:
+        assert "0099" == await connection.run_sync(schema.current)
+        assert [] == await connection.run_sync(schema.differences)
+    async with store.write("test") as connection:
+        await connection.exec_driver_sql("ALTER TABLE hooks_jobs DROP COLUMN reason")
+    async with older.read() as connection:
+        assert ["the column hooks_jobs.reason is missing"] == await connection.run_sync(
+            schema.differences
+        )
 
 
 @on_every_database
@@ -222,6 +251,59 @@ async def test_opening_twice_migrates_once(store: Store, open_store: Opens) -> N
 
 
 # Many at once
+
+
+@on_every_server
+async def test_an_upgrade_gives_way_to_those_who_use_the_tables(
+    database_kind: str, new_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for a transaction that goes on and on without keeping anybody else waiting."""
+    url = new_url()
+    engine = engine_of(database_kind, url)
+    with engine.begin() as connection:
+        alembic.command.upgrade(schema._config(connection), "0001")
+    upgrading = make_store(url, owner="one", lease_s=30, handlers=1)
+    migrate, tries = upgrading._migrate, 0  # type: ignore[attr-defined]
+
+    async def counted() -> None:
+        nonlocal tries
+        tries += 1
+        await migrate()
+
+    monkeypatch.setattr(upgrading, "_migrate", counted)
+    look = text("SELECT count(*) FROM hooks_jobs")
+    with engine.connect() as slow:
+        assert 0 == slow.scalar(look)
+        opening = asyncio.create_task(upgrading.open(migrate=True))
+        await until(lambda: tries > 1)
+        with engine.connect() as other:
+            assert 0 == await asyncio.wait_for(asyncio.to_thread(other.scalar, look), PATIENCE_S)
+        assert not opening.done()
+
+        slow.rollback()
+        await asyncio.wait_for(opening, PATIENCE_S)
+
+    await upgrading.close()
+    with engine.connect() as connection:
+        assert schema.HEAD == schema.current(connection)
+    engine.dispose()
+
+
+@on_every_server
+async def test_an_upgrade_that_nobody_makes_way_for_fails(
+    database_kind: str, new_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a while it says what it waited for."""
+    url = new_url()
+    engine = engine_of(database_kind, url)
+    with engine.begin() as connection:
+        alembic.command.upgrade(schema._config(connection), "0001")
+    monkeypatch.setattr(server, "UPGRADE_S", 0.0)
+    with engine.connect() as slow:
+        slow.execute(text("SELECT count(*) FROM hooks_jobs"))
+        with pytest.raises(StoreUnavailable, match="can not be upgraded just now"):
+            await open_and_close(url)
+    engine.dispose()
 
 
 def openers(url: str, die_after: Sequence[int]) -> list[tuple[int, str]]:
@@ -317,8 +399,10 @@ def tables(kind: str, url: str) -> list[str]:
 
 async def open_and_close(url: str) -> None:
     store = make_store(url, owner="after", lease_s=30, handlers=1)
-    await store.open(migrate=True)
-    await store.close()
+    try:
+        await store.open(migrate=True)
+    finally:
+        await store.close()
 
 
 @on_every_database

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from appkit import end_with_the_test
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -45,15 +46,7 @@ hooks = Hooks(
 
 
 slots.GRACE_S = float(os.environ.get("CRASH_GRACE_S", str(slots.GRACE_S)))
-
-
-def end_with_the_test() -> None:
-    """Die when whoever started this is gone, however that ended: its end of the pipe closes."""
-    os.read(0, 1)
-    os._exit(9)
-
-
-threading.Thread(target=end_with_the_test, daemon=True).start()
+end_with_the_test()
 
 
 def note(name: str, line: str) -> None:

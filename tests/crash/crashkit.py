@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from databases import engine_of
+from databases import engine_of, listens
 
 from animica_hooks.core.job import FINAL
 from animica_hooks.store.connect import make_store
@@ -72,14 +72,21 @@ class Place:
         await store.close()
 
     def start(
-        self, command: str = "serve", *, before: Iterable[str] = (), **environment: str
+        self,
+        command: str = "serve",
+        *,
+        app: str = "crash_app:hooks",
+        port: int | None = None,
+        before: Iterable[str] = (),
+        **environment: str,
     ) -> "subprocess.Popen[bytes]":
         """Start the app, as a server or only as a worker."""
-        options = ["--port", str(self.port), *self.options] if command == "serve" else []
-        arguments = ["-m", "animica_hooks", command, "crash_app:hooks", *options]
+        options = ["--port", str(port or self.port), *self.options] if command == "serve" else []
+        arguments = ["-m", "animica_hooks", command, app, *options]
         with (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [*before, sys.executable, *arguments],
+                cwd=self.folder,
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path]),
@@ -98,9 +105,7 @@ class Place:
         return process
 
     def listens(self) -> bool:
-        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
+        return listens(self.port)
 
     def serve(self, **options: Any) -> "subprocess.Popen[bytes]":
         """Start the server, and wait until it can be reached."""

@@ -452,15 +452,6 @@ def differences(engine: Engine) -> list[str]:
 
 
 @on_mariadb
-def test_many_processes_migrate_at_once(database_url: str, engine: Engine) -> None:
-    """Processes that start at once on an empty database all come up, and migrate it once."""
-    ended = openers(database_url, [0] * 8)
-
-    assert [] == [errors for code, errors in ended if code != 0]
-    assert [] == differences(engine)
-
-
-@on_mariadb
 @pytest.mark.parametrize("die_after", range(1, 16) if FULL else [1, 2, 9])
 def test_a_migration_that_is_killed_is_taken_up_again(
     database_url: str, engine: Engine, die_after: int

@@ -2,13 +2,14 @@
 
 import asyncio
 import itertools
+import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import alembic.command
@@ -32,32 +33,47 @@ from animica_hooks.store.connect import make_store
 from animica_hooks.store.records import Batch
 from animica_hooks.store.tables import described
 
-# Opens the database given when a line comes in; dies in the middle when told after how many
-# statements of the migration.
+LAST = 15  # statements of the migration after which a process can be killed
+# Opens the database given in several processes in the same moment, and prints how each ended. Each
+# dies in the middle of the migration when told after how many of its statements.
 OPENER = """
-import asyncio, os, signal, sys
-from sqlalchemy import Engine, event
-from animica_hooks.store import schema
-from animica_hooks.store.connect import make_store
+import asyncio, os, signal, sys, traceback
 import alembic.command
-url, die_after = sys.argv[1], int(sys.argv[2])
-seen = 0
-if die_after:
-    @event.listens_for(Engine, "after_cursor_execute")
-    def count(connection, cursor, statement, *_):
-        global seen
-        seen += statement.lstrip().startswith(("CREATE", "INSERT"))
-        if seen == die_after:
-            os.kill(os.getpid(), signal.SIGKILL)
+from sqlalchemy import Engine, event
+from animica_hooks.store import mariadb, postgres, schema
+from animica_hooks.store.connect import make_store
+
+url, *die_after = sys.argv[1:]
+
 async def main():
     store = make_store(url, owner="opener", lease_s=30, handlers=1)
     try:
         await store.open(migrate=True)
     finally:
         await store.close()
-print("ready", flush=True)
-sys.stdin.readline()
-asyncio.run(main())
+
+def child(die_after):
+    seen = 0
+    def count(connection, cursor, statement, *_):
+        nonlocal seen
+        seen += statement.lstrip().startswith(("CREATE", "INSERT"))
+        if seen == die_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if die_after:
+        event.listen(Engine, "after_cursor_execute", count)
+    os.close(start)
+    os.read(waiting, 1)
+    try:
+        asyncio.run(main())
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+waiting, start = os.pipe()
+pids = [os.fork() or child(int(count)) for count in die_after]
+os.close(start)
+print(*[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids])
 """
 
 
@@ -308,42 +324,43 @@ async def test_an_upgrade_that_nobody_makes_way_for_fails(
 
 def openers(url: str, die_after: Sequence[int]) -> list[tuple[int, str]]:
     """Open a database in several processes in the same moment; return how each ended."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", OPENER, url, str(count)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for count in die_after
-    ]
+    opening = subprocess.Popen(
+        [sys.executable, "-c", OPENER, url, *map(str, die_after)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        for process in processes:
-            assert process.stdout is not None
-            assert "ready\n" == process.stdout.readline()
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        return [(p.wait(2 * PATIENCE_S), p.communicate()[1]) for p in processes]
+        codes, errors = opening.communicate(timeout=3 * PATIENCE_S)
     finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+        with suppress(ProcessLookupError):
+            os.killpg(opening.pid, signal.SIGKILL)
+        opening.communicate()
+    assert 0 == opening.returncode, errors
+    return [(code, errors) for code in map(int, codes.split())]
 
 
-@pytest.mark.parametrize("database_kind", [*DATABASES, PGBOUNCER], indirect=True)
+on_every_way = pytest.mark.parametrize("database_kind", [*DATABASES, PGBOUNCER], indirect=True)
+ROUNDS = 20 if FULL else 1
+
+
+@on_every_way
+@pytest.mark.parametrize("killed", [0, 4])
 def test_many_processes_start_on_a_new_database(
-    database_kind: str, new_url: Callable[[], str]
+    database_kind: str, new_url: Callable[[], str], killed: int
 ) -> None:
-    """Several processes that start at once on nothing at all all come up, and migrate it once."""
-    for _ in range(20 if FULL else 1 + (database_kind == "sqlite")):
+    """Those that start at once on nothing at all come up, and one migrates it, whoever is killed.
+
+    Each of the killed dies in the middle of the migration, if it is its turn to migrate.
+    """
+    for number in range(ROUNDS):
         url = new_url()
 
-        ended = openers(url, [0] * (8 if FULL or database_kind == PGBOUNCER else 4))
+        ended = openers(url, [1 + number % LAST] * killed + [0] * (8 - killed))
 
-        assert [] == [errors for code, errors in ended if code != 0]
+        assert [] == [errors for code, errors in ended[killed:] if code != 0]
+        assert {code for code, _ in ended[:killed]} <= {0, -signal.SIGKILL}
         engine = engine_of(database_kind, url)
         with engine.connect() as connection:
             versions = connection.execute(text(f"SELECT * FROM {schema.VERSION_TABLE}")).all()
@@ -368,8 +385,8 @@ def new_url(database_kind: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
         yield new_url
 
 
-@on_every_database
-@pytest.mark.parametrize("die_after", range(1, 16, 2) if FULL else [1, 9])
+@on_every_way
+@pytest.mark.parametrize("die_after", range(1, LAST + 1, 2) if FULL else [1, 9])
 def test_a_migration_that_is_killed_leaves_nothing_half_done(
     database_kind: str, new_url: Callable[[], str], die_after: int
 ) -> None:

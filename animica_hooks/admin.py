@@ -98,8 +98,15 @@ class Admin:
         async with self.store.write("handlers resume") as connection:
             return await inbox.pause(connection, name, None)
 
+    async def require_gone(self, name: str) -> None:
+        """Raise ``HandlerInUse`` where a process that runs has a handler."""
+        await queries.require_gone(self.store, name)
+
     async def remove_handler(self, name: str) -> int | None:
         """Cancel a handler's jobs that nobody runs and forget it, until a process has it again.
+
+        A process that has it now makes no more jobs of it until it is restarted: see
+        ``require_gone``.
 
         Returns:
             How many were cancelled; None where there is no such handler.

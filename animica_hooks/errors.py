@@ -15,6 +15,7 @@ AnimicaHooksError
 │   ├── HandlerCrashed            the process died while only this job was running
 │   ├── LeaseLost                 another worker has the job by now; nothing was committed
 │   └── CommitUnknown             the connection was lost in a handler's commit
+├── HandlerInUse                  a handler that is to be removed, and that a running process has
 ├── ReplayRefused                 a replay that would do more, or less, than it seems
 └── APIError                      a call of an API that brought no result
     ├── APIRequestError           it can not be sent as it is; nothing was sent
@@ -151,6 +152,10 @@ class CommitUnknown(HandlerError):
 
     The job is given back under its fence, which changes nothing where the commit has happened.
     """
+
+
+class HandlerInUse(AnimicaHooksError):
+    """A process that runs has a handler that was to be removed; nothing was changed."""
 
 
 class ReplayRefused(AnimicaHooksError):

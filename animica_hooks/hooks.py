@@ -385,8 +385,12 @@ class Hooks:
 
         Returns:
             How many were cancelled; None where there is no such handler.
+
+        Raises:
+            HandlerInUse: a process that runs has it, or had it within the last minute.
         """
         async with self._admin() as admin:
+            await admin.require_gone(name)
             cancelled = await admin.remove_handler(name)
         await self._refresh()
         return cancelled

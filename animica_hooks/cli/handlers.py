@@ -90,16 +90,19 @@ def resume(name: str, database_url: str | None, as_json: bool) -> None:
 def remove(name: str, yes: bool, database_url: str | None, as_json: bool) -> None:
     """Cancel the jobs of the handler NAME that nobody runs, and forget it.
 
-    It is back when a process that has it starts. Renamed handlers need no removing: aliases= gives
-    their jobs to the new name.
+    Refused while a process that runs has it, or had it within the last minute: deploy without it
+    first, or pause it. It is back when a process that has it starts. Renamed handlers need no
+    removing: aliases= gives their jobs to the new name.
     """
 
     async def look() -> bool:
         async with opened(database_url) as admin:
+            await admin.require_gone(name)
             return await admin.knows_handler(name)
 
     async def work() -> int | None:
         async with opened(database_url) as admin:
+            await admin.require_gone(name)  # it may have come while somebody was asked
             return await admin.remove_handler(name)
 
     if not yes and not run(look()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -25,10 +26,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from animica_hooks.core.event import Event
 from animica_hooks.core.filters import fault_of
 from animica_hooks.core.job import State
-from animica_hooks.core.outcome import from_micros, to_micros
-from animica_hooks.errors import ConfigurationError
+from animica_hooks.core.outcome import SECOND, from_micros, to_micros
+from animica_hooks.errors import ConfigurationError, HandlerInUse
 from animica_hooks.store.base import Store
-from animica_hooks.store.inbox import FORGOTTEN, WAITING, event_of, forget
+from animica_hooks.store.inbox import FORGOTTEN, GONE_AFTER, WAITING, event_of, forget
 from animica_hooks.store.lines import hold_handlers
 from animica_hooks.store.tables import (
     events,
@@ -340,6 +341,24 @@ async def knows_handler(store: Store, name: str) -> bool:
     known = select(handlers.c.id).where(handlers.c.name == name, handlers.c.seen_at != FORGOTTEN)
     async with store.read() as connection:
         return await connection.scalar(known) is not None
+
+
+async def require_gone(store: Store, name: str) -> None:
+    """Raise ``HandlerInUse`` where a process that runs has a handler.
+
+    One that it has is renewed several times within the time after which it is gone.
+    """
+    found = select(handlers.c.seen_at).where(handlers.c.name == name)
+    async with store.read() as connection:
+        seen_at = await connection.scalar(found)
+    left = ((seen_at or FORGOTTEN) + GONE_AFTER - store.now()) / SECOND
+    if left >= 0:
+        raise HandlerInUse(
+            f"a process that runs has the handler {name}, or had it less than "
+            f"{GONE_AFTER // SECOND} s ago: it would handle no more events until it is restarted. "
+            f"End or replace all that have it, and try again after {math.ceil(left) or 1} s; or "
+            "stop it for a while with 'animica-hooks handlers pause'."
+        )
 
 
 async def remove_handler(store: Store, name: str) -> int | None:

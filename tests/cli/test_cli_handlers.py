@@ -1,7 +1,11 @@
 """``handlers`` and ``jobs unpark``, on a shop that has had a day."""
 
 import json
+import re
+import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +53,34 @@ def test_a_handler_is_paused_and_resumed(command: Command) -> None:
         assert (1, True) == (result.exit_code, "knows no handler unheard.of" in result.stderr)
 
 
-def test_a_handler_is_removed(command: Command) -> None:
+def age(database: Path, handler: str) -> None:
+    """Let a minute go by since a process had a handler."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE hooks_handlers SET seen_at = seen_at - 60000000 WHERE name = ?", (handler,)
+        )
+
+
+def test_a_handler_that_a_process_has_is_not_removed(command: Command, stocked: Path) -> None:
+    """Nor one that was seen within a minute: its jobs stay, and it is said what to do."""
+    with closing(sqlite3.connect(stocked)) as connection, connection:
+        connection.execute("UPDATE hooks_handlers SET seen_at = ?", (time.time_ns() // 1000,))
+    assert 0 == command("jobs", "retry", "3").exit_code
+
+    for answer in ("--yes", "--json"):  # it is said before it is asked
+        result = command("handlers", "remove", "fail", answer)
+        assert 1 == result.exit_code
+        assert "a process that runs has the handler fail" in result.stderr
+        assert re.search(r"try again after \d+ s; .*'animica-hooks handlers pause'", result.stderr)
+
+    assert 1 == of(command, "fail")["waiting"]
+    age(stocked, "fail")
+    assert 0 == command("handlers", "remove", "fail", "--yes").exit_code
+
+
+def test_a_handler_is_removed(command: Command, stocked: Path) -> None:
     """After asking: its waiting jobs are cancelled, and it is not listed any more."""
+    age(stocked, "fail")
     assert 0 == command("jobs", "retry", "3").exit_code
     assert 1 == of(command, "fail")["waiting"]
     assert 2 == command("handlers", "remove", "fail").exit_code  # nobody to ask

@@ -25,6 +25,7 @@ from dispatchkit import (
 
 from animica_hooks import Event, Hooks, RetryPolicy, Router
 from animica_hooks import runtime as runtime_module
+from animica_hooks.errors import HandlerInUse
 
 HERE = Path(__file__).resolve().parent
 PATIENCE_S = 90.0
@@ -309,6 +310,18 @@ async def test_a_start_warns_of_jobs_that_nobody_has_code_for(
     assert "handlers remove 'it'\"'\"'s gone'" in warning
     assert [warning] == caplog.messages  # once
     assert await left.remove_handler("it's gone") == 3
+
+
+async def test_a_handler_that_runs_is_not_removed(url: str) -> None:
+    """It is refused with what to do, also where it is this process that has it; it goes on."""
+    app = _app(url, "mine")
+    async with app.lifespan():
+        with pytest.raises(HandlerInUse, match="a process that runs has the handler mine"):
+            await app.remove_handler("mine")
+        await deliver(app, "evt_1")
+        await settled(app)
+        assert ["succeeded"] == [job.state for job in await all_jobs(app)]
+        assert await app.remove_handler("unheard of") is None
 
 
 async def test_a_handler_that_goes_after_the_start_is_warned_of(

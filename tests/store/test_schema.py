@@ -373,13 +373,14 @@ def test_many_processes_start_on_a_new_database(
 
 @pytest.fixture
 def new_url(database_kind: str, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Returns the URL of a new database without tables each time."""
+    """Returns the URL of a new database without tables each time, and drops the one before."""
     with ExitStack() as at_end:
         numbers = itertools.count()
 
         def new_url() -> str:
             if database_kind == "sqlite":
                 return f"sqlite:///{tmp_path / f'inbox-{next(numbers)}.db'}"
+            at_end.close()  # a pooler keeps connections to each
             return at_end.enter_context(new_database(database_kind))
 
         yield new_url

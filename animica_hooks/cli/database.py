@@ -12,7 +12,6 @@ from animica_hooks.cli.options import database_option, json_option
 from animica_hooks.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from animica_hooks.store.base import Store
     from animica_hooks.store.views import Stats
 
 
@@ -29,9 +28,9 @@ def upgrade(database_url: str | None, as_json: bool) -> None:
 
     async def work() -> tuple[str | None, str | None]:
         async with store_of(database_url) as store:
-            before = await _version(store)
+            before = await store.version()
             await store.open(migrate=True)
-            return before, await _version(store)
+            return before, await store.version()
 
     before, after = run(work())
     if as_json:
@@ -51,7 +50,7 @@ def current(database_url: str | None, as_json: bool) -> None:
 
     async def read() -> str | None:
         async with store_of(database_url) as store:
-            return await _version(store)
+            return await store.version()
 
     require_database(database_url)
     version = run(read())
@@ -76,7 +75,7 @@ def check(database_url: str | None, as_json: bool) -> None:
 
     async def read() -> tuple[str | None, list[str]]:
         async with store_of(database_url) as store:
-            version = await _version(store)
+            version = await store.version()
             async with store.read() as connection:
                 return version, await connection.run_sync(differences)
 
@@ -108,13 +107,6 @@ def _if_newer(version: str | None) -> str:
     if not is_newer(version):
         return ""
     return f": newer than {HEAD}, which this version knows, and it only adds to that"
-
-
-async def _version(store: Store) -> str | None:
-    from animica_hooks.store.schema import current
-
-    async with store.read() as connection:
-        return await connection.run_sync(current)
 
 
 @click.command()

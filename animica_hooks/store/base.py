@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from animica_hooks.core.outcome import SECOND
+from animica_hooks.store import schema
 from animica_hooks.store.records import Batch, Committed
 from animica_hooks.store.session import Unit
 
@@ -57,6 +58,15 @@ class Store(ABC):
         Raises:
             ConfigurationError: the database can not be used, or its schema is not current.
         """
+
+    async def version(self) -> str | None:
+        """Return which version the tables are at, before ``open``; None where there are none.
+
+        Raises:
+            ConfigurationError: the database can not be used.
+        """
+        async with self.read() as connection:
+            return await connection.run_sync(schema.current)
 
     @abstractmethod
     def start_maintenance(self, on_due: Callable[[], None] | None) -> None:

@@ -61,7 +61,7 @@ def parse_url(url: str) -> URL:
     except ValueError:
         raise ConfigurationError(
             "database_url has a port that is not a number: write user:password@host:port, where an "
-            "'@' in the password is %40, and of several hosts only the one to write to."
+            "'@' in the password is %40, and one host only."
         ) from None
 
 
@@ -89,6 +89,13 @@ def _check_server(url: URL, *, extra: str, packages: Sequence[str]) -> None:
     if not url.database:
         raise ConfigurationError(
             f"database_url names no database: write {url.drivername}://user@host/database."
+        )
+    named = url.query.get("host", ())
+    hosts = [url.host or "", *([named] if isinstance(named, str) else named)]
+    if len([name for host in hosts for name in host.split(",") if name]) > 1:
+        raise ConfigurationError(
+            "database_url names several hosts, and one is supported: name the server to write to, "
+            "by a name or an address that moves with it where another may take its place."
         )
     for package in packages:
         if find_spec(package) is None:

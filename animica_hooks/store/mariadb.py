@@ -85,6 +85,7 @@ _WRONG = {
 class MariadbStore(ServerStore["asyncmy.Connection"]):
     """See the module."""
 
+    product = "MariaDB"
     failures = (OSError, TimeoutError, errors.MySQLError)
     hears = False
 

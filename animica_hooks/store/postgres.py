@@ -10,6 +10,7 @@ Rule 3: behind a pooler that hands out a server connection per transaction (pgbo
 from __future__ import annotations
 
 import asyncio
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -90,6 +91,7 @@ def _address(url: URL) -> str:
 class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
     """See the module."""
 
+    product = "PostgreSQL"
     failures = (
         OSError,
         TimeoutError,
@@ -142,7 +144,14 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         if isinstance(error, asyncpg.ClientConfigurationError):
             return "can not be reached as database_url says: one of its options is wrong."
         if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
-            return "has no TLS, which the sslmode of database_url asks for: change one of them."
+            # Not asked for, its absence is no error: what answered does not know the question.
+            asked = self._url.query.get("sslmode") or os.environ.get("PGSSLMODE", "prefer")
+            if asked in ("allow", "prefer"):
+                return f"is not PostgreSQL: something else listens at {self._address}."
+            return (
+                "has no TLS, which the sslmode of database_url asks for: change one of them. Or it "
+                f"is not PostgreSQL that listens at {self._address}."
+            )
         state = str(getattr(error, "sqlstate", None))
         return _WRONG.get(state) or _WRONG.get(state[:2]) or super()._advice(error)
 

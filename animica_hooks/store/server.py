@@ -70,6 +70,7 @@ class ServerStore(Store, Generic[C]):
     """
 
     migrates_itself = False
+    product = "its server"  # what it is, in messages
     failures: tuple[type[Exception], ...]  # what the driver raises
     ending = MARK  # what a handler's transaction ends with
 
@@ -97,8 +98,18 @@ class ServerStore(Store, Generic[C]):
         return _monotonic() + self._offset
 
     async def open(self, *, migrate: bool) -> None:
-        try:
+        with self._first_use():
             await self._open(migrate=migrate)
+
+    async def version(self) -> str | None:
+        with self._first_use():
+            return await super().version()
+
+    @contextmanager
+    def _first_use(self) -> Iterator[None]:
+        """Raise ``ConfigurationError`` where it is the set-up why the database can not be used."""
+        try:
+            yield
         except StoreUnavailable as error:
             cause = error.__cause__
             if cause is None or self._advice(_of_driver(cause)) is None:
@@ -111,8 +122,7 @@ class ServerStore(Store, Generic[C]):
                 inbox = await self._connected()
                 await self._check(inbox)
                 await self._set_clock(inbox)
-        async with self.read() as connection:
-            version = await connection.run_sync(schema.current)
+        version = await super().version()
         if schema.suffices(version):
             return
         if not migrate:
@@ -252,7 +262,7 @@ class ServerStore(Store, Generic[C]):
             )
         if isinstance(error, TimeoutError):
             return (
-                f"does not answer in time: see that the server at {self._address} runs, is not "
+                f"does not answer in time: see that {self.product} runs at {self._address}, is not "
                 "overloaded, and can be reached from here."
             )
         return f"can not be used just now: {self._describe(error)}."

@@ -9,10 +9,12 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from databases import MARIADB, engine_of
 from mariadbkit import OwnMariadb, install, installed
 from sqlalchemy import Connection, Engine, event, make_url, text
@@ -30,12 +32,14 @@ from storekit import (
 )
 from test_schema import open_and_close, openers
 
+from animica_hooks.cli import cli
 from animica_hooks.core.order import Line
 from animica_hooks.core.outcome import SECOND
 from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.store import inbox, schema
 from animica_hooks.store import mariadb as module
 from animica_hooks.store import mariadb_sql as sql
+from animica_hooks.store import server as server_module
 from animica_hooks.store.base import Store
 from animica_hooks.store.connect import make_store
 from animica_hooks.store.mariadb import MariadbStore
@@ -485,10 +489,37 @@ async def test_a_wrong_user_password_or_database_is_named(
     url = make_url(database_url).set(**change).render_as_string(hide_password=False)
     store = make_store(url, owner="one", lease_s=30, handlers=1)
 
-    with pytest.raises(ConfigurationError, match=says) as raised:
-        await store.open(migrate=True)
+    for use in (store.open(migrate=True), store.version()):
+        with pytest.raises(ConfigurationError, match=says) as raised:
+            await use
+        assert "secret" not in str(raised.value)
+    await store.close()
 
-    assert "secret" not in str(raised.value)
+
+@on_mariadb
+@pytest.mark.parametrize("name", ["current", "check", "upgrade"])
+def test_commands_tell_a_wrong_password_from_an_outage(database_url: str, name: str) -> None:
+    """It is wrong configuration, exit code 2, as it is for those that receive."""
+    url = make_url(database_url).set(password="secret").render_as_string(hide_password=False)
+
+    ended = CliRunner().invoke(cli, ["db", name, "--database-url", url])
+
+    assert 2 == ended.exit_code
+    assert "refuses the user or the password of database_url" in ended.stderr
+    down = CliRunner().invoke(cli, ["db", name, "--database-url", "mariadb://u@127.0.0.1:1/x"])
+    assert 1 == down.exit_code
+
+
+async def test_a_server_that_is_not_mariadb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL waits to be spoken to, as does the client: it is said what should be there."""
+    monkeypatch.setattr(module, "CONNECT_S", 0.2)
+    monkeypatch.setattr(server_module, "CONNECT_S", 0.2)
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        port = silent.getsockname()[1]
+        store = make_store(f"mariadb://u@127.0.0.1:{port}/x", owner="one", lease_s=30, handlers=1)
+        with pytest.raises(StoreUnavailable, match=f"see that MariaDB runs at 127.0.0.1:{port}"):
+            await store.open(migrate=True)
+        await store.close()
 
 
 @pytest.mark.parametrize("option", ["ssl_ca", "ssl_cert", "ssl_key"])

@@ -1,6 +1,8 @@
 """A PostgreSQL that can not keep the promises is refused at the start, with what to change."""
 
+import asyncio
 import logging
+import re
 import shutil
 import socket
 import tempfile
@@ -9,9 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from databases import POSTGRESQL, Postgres, admin, engine_of, new_database
 from sqlalchemy import make_url, text
 
+from animica_hooks.cli import cli
 from animica_hooks.errors import ConfigurationError, StoreUnavailable
 from animica_hooks.store import postgres
 from animica_hooks.store.connect import make_store
@@ -112,6 +116,41 @@ async def test_a_wrong_password(careless: Postgres) -> None:
         assert "refuses the user or the password of database_url: change them" in message
 
 
+@pytest.mark.parametrize("name", ["current", "check", "upgrade"])
+def test_commands_tell_a_wrong_password_from_an_outage(careless: Postgres, name: str) -> None:
+    """It is wrong configuration, exit code 2, as it is for those that receive."""
+    ended = CliRunner().invoke(cli, ["db", name, "--database-url", as_user(careless.url, "carol")])
+
+    assert 2 == ended.exit_code
+    assert "refuses the user or the password of database_url" in ended.stderr
+    assert PASSWORD not in ended.stderr
+    down = CliRunner().invoke(cli, ["db", name, "--database-url", "postgresql://u@127.0.0.1:1/x"])
+    assert 1 == down.exit_code
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("", r"is not PostgreSQL: something else listens at 127\.0\.0\.1:\d+\.$"),
+        ("?sslmode=prefer", "is not PostgreSQL"),
+        ("?sslmode=require", "has no TLS, .*Or it is not PostgreSQL that listens at 127"),
+    ],
+)
+async def test_a_server_that_is_not_postgresql(options: str, says: str) -> None:
+    """One that greets first, as MariaDB does: its port was mistaken for PostgreSQL's."""
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\x5b\0\0\0\x0a5.5.5-10.11.6-MariaDB\0")
+        await asyncio.sleep(0)
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as greeting:
+        port = greeting.sockets[0].getsockname()[1]
+        message = await refusal(f"postgresql://u@127.0.0.1:{port}/x{options}")
+
+    assert re.search(says, message)
+
+
 async def test_a_database_that_does_not_exist(database: str) -> None:
     """Making it is left to whoever runs the server."""
     message = await refusal(as_user(database, "postgres", database="hooks_test_nowhere"))
@@ -193,6 +232,13 @@ async def test_who_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"oracle://u:{PASSWORD}@h/d", "not supported"),
         (f"postgresql://u:{PASSWORD}@h", "names no database"),
         (f"postgresql//u:{PASSWORD}@h/d", "is not a URL"),
+        (f"postgresql://u:{PASSWORD}@h1,h2/d", "names several hosts, and one is supported"),
+        (f"postgresql://u:{PASSWORD}@h1,h2:5433/d", "names several hosts"),
+        (f"postgresql://u:{PASSWORD}@h1:5432,h2:5432/d", "one host only"),
+        (f"postgresql://u:{PASSWORD}@/d?host=h1:1&host=h2:2", "names several hosts"),
+        (f"postgresql://u:{PASSWORD}@/d?host=h1,h2", "names several hosts"),
+        (f"postgresql://u:{PASSWORD}@h1/d?host=h2", "names several hosts"),
+        (f"mariadb://u:{PASSWORD}@h1,h2/d", "names several hosts"),
     ],
 )
 async def test_urls_that_are_not_supported(url: str, says: str) -> None:

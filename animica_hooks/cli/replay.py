@@ -9,7 +9,7 @@ import click
 
 from animica_hooks.cli import output
 from animica_hooks.cli.apps import load_hooks
-from animica_hooks.cli.inbox import opened, require_database, run
+from animica_hooks.cli.inbox import NotFound, opened, require_database, run
 from animica_hooks.cli.options import (
     confirm,
     database_option,
@@ -75,8 +75,9 @@ def replay(
     """Make new jobs for stored events, in the order of their receipt.
 
     All filters that are given must hold. The plan is shown first. Jobs that are still to run are
-    not repeated, and events whose payload was pruned or erased are left out. The app's workers
-    handle the new jobs, at once or when they are next started.
+    not repeated, and events whose payload was pruned or erased are left out. Where there is no
+    event of an --id, nothing is replayed, and it exits with 1. The app's workers handle the new
+    jobs, at once or when they are next started.
 
     A dry run calls the handlers of --app here and now, each in a transaction that is rolled back,
     and prints what they wrote. What they do beside their session happens all the same. It exits
@@ -136,6 +137,10 @@ async def _plan(
     database_url: str | None, filters: ReplayFilters, hooks: Hooks | None
 ) -> ReplayPlan:
     async with opened(database_url) as admin:
+        if filters.ids:
+            there = {event.id async for event in admin.events(ids=filters.ids)}
+            if missing := [id for id in filters.ids if id not in there]:
+                raise NotFound(f"there is no event {', '.join(map(repr, missing))}.")
         return await _confined(admin, hooks).plan_replay(filters)
 
 

@@ -88,6 +88,15 @@ def test_wrong_use_replays_nothing(
     assert 3 == jobs_in(stocked)
 
 
+@pytest.mark.parametrize("how", ["--yes", "--plan", "--plan --json", "--dry-run --app shop:hooks"])
+def test_an_event_that_is_not_there_is_told(command: Command, stocked: Path, how: str) -> None:
+    """A mistyped id replays nothing, not the others either: it exits with 1, and names it."""
+    result = command("replay", "--id", "evt_1", "--id", "nope", "--id", "evt_x", *how.split())
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "error: there is no event 'nope', 'evt_x'.\n" == result.stderr
+    assert 3 == jobs_in(stocked)
+
+
 def test_keep_keys_keeps_what_the_keys_are_made_of(command: Command, stocked: Path) -> None:
     """A replay has keys of its own, unless it is told to keep those of the jobs it repeats."""
     command("replay", "--id", "evt_1", "--yes")

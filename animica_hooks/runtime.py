@@ -108,10 +108,14 @@ class Runtime:
             async with self.store.write("registration") as connection:
                 now = self.store.now()
                 self._ids = await inbox.register_handlers(connection, self._handlers, now)
-                self._recorded = await inbox.recorded_handlers(connection, now)
+                recorded = await inbox.recorded_handlers(connection, now)
+            self._recorded = self._by_own_names(recorded)
             self.routes = RoutingTable(self._handlers, self._recorded)
             await self._warn_of_gone()
-        self.admin = Admin(self.store, [handler.name for handler in self._handlers])
+            own = [record.name for record in recorded if record.id in self._ids.values()]
+        else:
+            own = [handler.name for handler in self._handlers]
+        self.admin = Admin(self.store, own)
         if self._dispatches:
             self.worker = Worker(
                 self.store,
@@ -154,12 +158,19 @@ class Runtime:
         """Take what the database knows of handlers: new ones of other processes, and pauses."""
         async with self.store.read() as connection:
             own = list(self._ids.values())
-            recorded = await inbox.recorded_handlers(connection, self.store.now(), own)
+            recorded = self._by_own_names(
+                await inbox.recorded_handlers(connection, self.store.now(), own)
+            )
         if recorded != self._recorded:
             self._recorded = recorded
             self.routes.update(recorded)
         if self.worker and (paused := {record.id for record in recorded if record.paused}):
             self.worker.slots.give_back(paused)
+
+    def _by_own_names(self, recorded: Sequence[Recorded]) -> list[Recorded]:
+        """Call this process's handlers as it does: a newer release may have renamed some."""
+        names = {id: name for name, id in self._ids.items()}
+        return [record._replace(name=names.get(record.id, record.name)) for record in recorded]
 
     async def _refresh_for_ever(self) -> None:
         renew_at = self.loop.time() + RENEW_S

@@ -200,40 +200,61 @@ def inserted_id(inserted: CursorResult[Any]) -> int:
 async def register_handlers(
     connection: AsyncConnection, registered: Sequence[Handler], now: int
 ) -> dict[str, int]:
-    """Record the handlers of this process; return the ids that their jobs carry, by name."""
-    names = [name for handler in registered for name in (handler.name, *handler.aliases)]
-    known = {
-        row.name: row
-        for row in await connection.execute(select(handlers).where(handlers.c.name.in_(names)))
+    """Record the handlers of this process; return the ids that their jobs carry, by name.
+
+    Of two releases that call a handler differently only the newer knows both names, and records
+    them: a process of the older one that starts after it has the same row, and leaves it its name.
+    """
+    recorded = (await connection.execute(select(handlers).order_by(handlers.c.id))).all()
+    known = {row.name: row for row in recorded}
+    names = {name for handler in registered for name in (handler.name, *handler.aliases)}
+    elsewhere = {
+        former: row
+        for row in recorded
+        if row.name not in names and row.seen_at != FORGOTTEN
+        for former in _all_names(row)
     }
     ids: dict[str, int] = {}
     values: dict[int, dict[str, Any]] = {}
     for handler in registered:
-        found = {
+        found: dict[str, Any] = {
             "endpoint": handler.endpoint,
             "patterns": json.dumps(handler.patterns),
             "seen_at": now,
         }
         # The newest row with one of its names becomes its own; the jobs of the others move there.
         rows = [known[name] for name in (handler.name, *handler.aliases) if name in known]
-        id = rows[0].id if rows else await _insert_handler(connection, handler.name, found)
+        newer = elsewhere.get(handler.name)
+        if newer and newer.id not in values and (not rows or rows[0].seen_at == FORGOTTEN):
+            rows = [newer, *rows]
+            found = {"seen_at": now}
+        else:
+            former = {*handler.aliases, *(name for row in rows[:1] for name in _all_names(row))}
+            former -= names - {*handler.aliases}
+            found |= {"name": handler.name, "former_names": json.dumps(sorted(former))}
+        id = rows[0].id if rows else await _insert_handler(connection, found)
         ids[handler.name] = id
-        values[id] = {"name": handler.name, **found}
-        for former in rows[1:]:
-            await _take_over(connection, id, former, now)
+        values[id] = found
+        for other in rows[1:]:
+            await _take_over(connection, id, other, now)
     for id in sorted(values):  # in the same order in all processes: none waits in a circle
         await connection.execute(update(handlers).where(handlers.c.id == id).values(values[id]))
     return ids
 
 
-async def _insert_handler(connection: AsyncConnection, name: str, values: Mapping[str, Any]) -> int:
+def _all_names(row: Any) -> list[str]:
+    return [row.name, *json.loads(row.former_names or "[]")]
+
+
+async def _insert_handler(connection: AsyncConnection, values: Mapping[str, Any]) -> int:
     """Return the id of a new handler, which another process may be registering right now."""
     try:
         async with connection.begin_nested():
-            inserted = await connection.execute(insert(handlers).values(name=name, **values))
+            inserted = await connection.execute(insert(handlers).values(values))
             return inserted_id(inserted)
     except IntegrityError:
-        id = await connection.scalar(select(handlers.c.id).where(handlers.c.name == name))
+        same = select(handlers.c.id).where(handlers.c.name == values["name"])
+        id = await connection.scalar(same)
         assert id is not None, "it is there, and handlers are never deleted"
         return int(id)
 

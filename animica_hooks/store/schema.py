@@ -19,7 +19,7 @@ from animica_hooks.errors import ConfigurationError
 if TYPE_CHECKING:
     from alembic.config import Config
 
-HEAD = "0003"  # the newest migration; saves importing Alembic at each start
+HEAD = "0004"  # the newest migration; saves importing Alembic at each start
 _ERA = 2  # digits
 VERSION_TABLE = "hooks_version"
 

@@ -88,6 +88,7 @@ handlers = _table(
     Column("paused_at", _Micros),
     Column("tokens", Float),  # of a handler with a rate: jobs that might begin at ``tokens_at``
     Column("tokens_at", _Micros),
+    Column("former_names", Text),  # a JSON list: what it is, or was, called by other processes
 )
 
 jobs = _table(

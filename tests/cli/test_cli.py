@@ -12,6 +12,7 @@ from click.testing import Result
 from clikit import PATIENCE_S, SECRET
 
 from animica_hooks.cli import cli, output
+from animica_hooks.store.schema import HEAD
 
 Command = Callable[..., Result]
 
@@ -161,9 +162,9 @@ def test_a_directory_that_takes_no_files_is_one_line() -> None:
 def test_db_upgrade_makes_the_tables_once(command: Command, here: Path) -> None:
     """`db upgrade` makes the database, `current` and `check` agree, and again changes nothing."""
     first, again = command("db", "upgrade", "--json"), command("db", "upgrade", "--json")
-    assert '{"from": null, "to": "0003"}\n' == first.stdout
-    assert '{"from": "0003", "to": "0003"}\n' == again.stdout
-    assert (0, "0003\n") == ((shown := command("db", "current")).exit_code, shown.stdout)
+    assert f'{{"from": null, "to": "{HEAD}"}}\n' == first.stdout
+    assert f'{{"from": "{HEAD}", "to": "{HEAD}"}}\n' == again.stdout
+    assert (0, f"{HEAD}\n") == ((shown := command("db", "current")).exit_code, shown.stdout)
     assert 0 == command("db", "check").exit_code
 
 
@@ -183,13 +184,15 @@ def test_db_commands_go_on_with_a_newer_schema_that_only_adds(command: Command, 
     with closing(sqlite3.connect(here / "shop.db")) as database, database:
         database.execute("UPDATE hooks_version SET version_num = '0099'")
     for name, said in {
-        "current": "0099: newer than 0003",
-        "check": "the tables are those of schema 0099: newer than 0003",
-        "upgrade": "the database is at schema 0099 already: newer than 0003",
+        "current": f"0099: newer than {HEAD}",
+        "check": f"the tables are those of schema 0099: newer than {HEAD}",
+        "upgrade": f"the database is at schema 0099 already: newer than {HEAD}",
     }.items():
         result = command("db", name)
         assert (0, True) == (result.exit_code, result.stdout.startswith(said))
-    assert '{"current": "0099", "newest": "0003"}\n' == command("db", "current", "--json").stdout
+    assert (
+        f'{{"current": "0099", "newest": "{HEAD}"}}\n' == command("db", "current", "--json").stdout
+    )
     assert 0 == command("stats").exit_code
 
 

@@ -1,4 +1,4 @@
-"""The app of two releases: the next has one handler more, and one less."""
+"""The app of two releases: the next has one handler more, one less, and one renamed."""
 
 import asyncio
 import os
@@ -41,6 +41,15 @@ async def stays(event: Event, session: AsyncSession) -> None:
 @hooks.on("order.*", name="stays in line", key=key)
 async def stays_in_line(event: Event, session: AsyncSession) -> None:
     await do("stays in line", event, session)
+
+
+@hooks.on(
+    "order.*",
+    name="after" if IS_NEXT else "before",
+    aliases=["before"] if IS_NEXT else [],
+)
+async def is_renamed(event: Event, session: AsyncSession) -> None:
+    await do("is renamed", event, session)
 
 
 if IS_NEXT:

@@ -26,7 +26,7 @@ from animica_hooks.testing import make_event
 
 NEXT = f"{int(HEAD) + 1:04}"
 SENDERS = 4
-FROM_THE_FIRST = ("stays", "stays in line", "leaves")
+FROM_THE_FIRST = ("stays", "stays in line", "leaves", "is renamed")
 
 # What a migration of the next release may do, and what its code then knows.
 MIGRATION = f'''
@@ -279,7 +279,7 @@ def test_a_release_is_deployed_beside_the_last_and_taken_back(
     assert {1} == {*account.times.values()}
     assert {
         ("stays", HEAD), ("stays", NEXT), ("stays in line", HEAD), ("stays in line", NEXT),
-        ("leaves", HEAD), ("comes", NEXT),
+        ("leaves", HEAD), ("comes", NEXT), ("is renamed", HEAD), ("is renamed", NEXT),
     } == account.by  # fmt: skip
     for sender in traffic.by_sender:
         for handler in ("stays in line", "comes"):

@@ -312,6 +312,35 @@ async def test_a_start_warns_of_jobs_that_nobody_has_code_for(
     assert await left.remove_handler("it's gone") == 3
 
 
+async def test_a_renamed_handler_is_one_handler_to_old_and_new_processes(url: str) -> None:
+    """Whichever starts last: each event is handled once, and by whoever receives it."""
+    ran: list[tuple[str, str]] = []
+
+    def app(release: str, name: str, *aliases: str) -> Hooks:
+        hooks = make_hooks(url)
+
+        @hooks.on("*", name=name, aliases=list(aliases))
+        async def note(event: Event) -> None:
+            ran.append((release, event.id))
+
+        return hooks
+
+    old, new, again = app("old", "a"), app("new", "b", "a"), app("again", "a")
+    async with old.lifespan():
+        await deliver(old, "evt_1")
+        async with new.lifespan(), again.lifespan():
+            for hooks in (old, new, again):
+                assert hooks._runtime
+                await hooks._runtime.refresh()
+            for n, hooks in enumerate((old, new, again), 2):
+                await deliver(hooks, f"evt_{n}")
+            await settled(new)
+            assert 4 == (await again.plan_replay(all=True)).count  # what it calls by another name
+    assert [("old", "evt_1"), ("old", "evt_2"), ("new", "evt_3"), ("again", "evt_4")] == sorted(
+        ran, key=lambda one: one[1]
+    )
+
+
 async def test_a_handler_that_runs_is_not_removed(url: str) -> None:
     """It is refused with what to do, also where it is this process that has it; it goes on."""
     app = _app(url, "mine")
@@ -333,7 +362,7 @@ async def test_a_handler_that_goes_after_the_start_is_warned_of(
     async with _app(url, "new").lifespan():
         await asyncio.sleep(0.1)
         assert [] == caplog.messages
-        _age(url, "old")
+        await asyncio.to_thread(_age, url, "old")  # the app may be writing, in this loop
         await until(lambda: bool(caplog.messages))
     assert "no process that runs has the handler old," in caplog.text
 
@@ -344,7 +373,7 @@ async def test_a_handler_of_another_process_that_lives_is_no_alarm(
     """Neither in a rolling deploy nor where several apps share a database."""
     other = _app(url, "other", dispatch=False)
     async with other.lifespan():
-        _age(url, "other")
+        await asyncio.to_thread(_age, url, "other")
 
         async def renewed() -> bool:
             [view] = await other.recorded_handlers()

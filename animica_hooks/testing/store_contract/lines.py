@@ -278,6 +278,36 @@ async def test_jobs_move_to_the_new_name(store: Store) -> None:
     assert ["new"] == [view.name for view in await Admin(store).handlers()]
 
 
+async def test_an_older_release_has_the_handler_that_a_newer_has_renamed(store: Store) -> None:
+    """Started after it: the same row, by the newer name, and not another with jobs of its own."""
+    await register(store, handler("old"))
+    renamed = with_changes(handler("new", "order.*"), aliases=("old",))
+    await register(store, renamed)
+
+    assert {"old": 1} == await register(store, handler("old", "order.paid"))
+
+    [row] = await all_rows(store, handlers)
+    assert ("new", '["order.*"]') == (row.name, row.patterns)
+    assert {"new": 1} == await register(store, with_changes(renamed, aliases=()))
+    assert {"old": 1} == await register(store, handler("old"))  # taken back by two releases
+    # The name is given to another handler: that is not the one which had it.
+    assert {"new": 1, "old": 2} == await register(store, handler("new"), handler("old"))
+    assert {"old": 2} == await register(store, handler("old"))
+
+
+async def test_an_older_release_does_not_bring_back_what_a_newer_has_taken_over(
+    store: Store,
+) -> None:
+    """Where both names have been there the older one stays forgotten."""
+    await register(store, handler("new"), handler("old"))
+    await register(store, with_changes(handler("new"), aliases=("old",)))
+
+    assert {"old": 1} == await register(store, handler("old"))
+    assert ["new"] == [view.name for view in await Admin(store).handlers()]
+    assert 0 == await Admin(store).remove_handler("new")
+    assert {"old": 2} == await register(store, handler("old"))  # it is back, as itself
+
+
 async def test_a_removed_handler_is_forgotten(store: Store, clock: Clock) -> None:
     """What waits is cancelled, and what a dead process has left; it is back when it starts."""
     await register(store, handler("mine"))

@@ -59,7 +59,7 @@ class Handler:
         key: of an event, names the line in which it is handled in order.
         concurrency, rate: of all processes together; attempts at once, and begun a second.
         key_rate: jobs of one key a second.
-        aliases: names that it had before.
+        aliases: names that it had before, the newest first.
     """
 
     name: str
@@ -76,6 +76,11 @@ class Handler:
     key_rate: float | None = None
     priority: int = 0
     aliases: tuple[str, ...] = ()
+
+    @property
+    def first_name(self) -> str:
+        """What idempotency keys are made of: a job may have been tried under each of its names."""
+        return self.aliases[-1] if self.aliases else self.name
 
     @property
     def is_plain(self) -> bool:
@@ -138,7 +143,7 @@ class Router:
             rate: attempts begun a second, in all processes together.
             key_rate: jobs of one key a second.
             priority: handlers with a higher one are served first; the others still get some.
-            aliases: names that the handler had before, whose jobs it takes over.
+            aliases: names that the handler had before, whose jobs it takes over; the newest first.
 
         Raises:
             ConfigurationError: a pattern, the name or the function's signature is wrong.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from animica_hooks.core.job import idempotency_key
+from animica_hooks.core.routing import Handler
 from animica_hooks.store.records import LeasedJob
 from animica_hooks.telemetry import logger
 
@@ -45,18 +46,18 @@ class _JobLogger(logging.LoggerAdapter[logging.Logger]):
         return f"[job {job.id}, attempt {job.attempt}, {job.handler}] {msg}", kwargs
 
 
-def job_context(leased: LeasedJob, handler: str) -> Job:
+def job_context(leased: LeasedJob, handler: Handler) -> Job:
     """Return what the handler of a leased job may know of it."""
     event = leased.event
     return Job(
         id=leased.id,
-        handler=handler,
+        handler=handler.name,
         event_id=event.id,
         attempt=leased.attempts + 1,
         idempotency_key=idempotency_key(
             endpoint=event.endpoint,
             event_id=event.id,
-            handler=handler,
+            handler=handler.first_name,
             replay_id=leased.keyed_by,
         ),
         replayed_from=leased.replayed_from,

@@ -191,7 +191,7 @@ def _arguments(attempt: Attempt, session: object) -> dict[str, Any]:
     if binding.session is not None:
         arguments[binding.session] = session
     if binding.job is not None:
-        arguments[binding.job] = job_context(job, prepared.name)
+        arguments[binding.job] = job_context(job, prepared.handler)
     return arguments
 
 

@@ -690,6 +690,28 @@ async def test_a_handler_knows_its_job(start_bench: MakeBench, router: Router) -
     assert 4 == len({job.idempotency_key for job in told})
 
 
+async def test_a_renamed_handler_keeps_the_keys_of_its_jobs(start_bench: MakeBench) -> None:
+    """A job that is tried again under another name goes on with its idempotency key."""
+    told: list[Job] = []
+
+    async def handle(event: Event, job: Job) -> None:
+        told.append(job)
+        raise ValueError
+
+    later = RetryPolicy(max_attempts=3, base=1.0, factor=1, jitter=False)
+    for attempt, (name, *aliases) in enumerate([("a",), ("b", "a"), ("c", "b", "a")], start=1):
+        router = Router()
+        router.on("*", name=name, aliases=aliases)(handle)
+        bench = await start_bench(router, retry=later)
+        if attempt == 1:
+            await bench.deliver("evt_1")
+        await until(lambda attempt=attempt: len(told) == attempt)  # type: ignore[misc]
+        await bench.stop()
+
+    assert ["a", "b", "c"] == [job.handler for job in told]
+    assert 1 == len({job.idempotency_key for job in told})
+
+
 class AsTypedDict(TypedDict):
     """The data of an order."""
 

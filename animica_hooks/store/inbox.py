@@ -30,6 +30,7 @@ from animica_hooks.core.job import State
 from animica_hooks.core.order import Line, entry
 from animica_hooks.core.outcome import SECOND, from_micros
 from animica_hooks.core.routing import Handler, Recorded
+from animica_hooks.errors import LeaseLost
 from animica_hooks.store.records import Due, ExpiredLease, Mark, NewJob
 from animica_hooks.store.tables import UNSORTED, events, handlers, in_state, jobs, unfinished
 
@@ -78,6 +79,11 @@ def mark_parameters(mark: Mark, now: int) -> dict[str, Any]:
         "new_reason": transition.reason,
         "new_finished_at": now if transition.state.final else None,
     }
+
+
+def lease_lost(mark: Mark) -> LeaseLost:
+    """Return what to raise of a mark that another worker's lease has made void."""
+    return LeaseLost(f"the lease of job {mark.job_id} ran out while its handler ran.")
 
 
 def call_next(line: Line, now: int) -> Update:

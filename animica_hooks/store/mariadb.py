@@ -35,8 +35,8 @@ from animica_hooks.core.job import State
 from animica_hooks.core.order import Line, aftermath
 from animica_hooks.errors import ConfigurationError, StoreRefused
 from animica_hooks.store import inbox as shared
+from animica_hooks.store import mariadb_driver, schema
 from animica_hooks.store import mariadb_sql as sql
-from animica_hooks.store import schema
 from animica_hooks.store.records import (
     Batch,
     Committed,
@@ -62,6 +62,7 @@ from animica_hooks.store.server_batch import (
     handlers_to_hold,
     leased_job,
 )
+from animica_hooks.store.session import MarkingUnit, Unit
 from animica_hooks.store.tables import UNSORTED
 
 MIN_VERSION = (10, 6)  # SKIP LOCKED
@@ -128,7 +129,7 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
     async def _dial(self, **options: Any) -> asyncmy.Connection:
         # The driver's own limit ends where the server begins to greet.
         async with asyncio.timeout(CONNECT_S):
-            return await asyncmy.connect(charset="utf8mb4", **options)
+            return await mariadb_driver.connect(charset="utf8mb4", **options)
 
     async def _disconnect(self, inbox: asyncmy.Connection) -> None:
         try:
@@ -195,6 +196,9 @@ class MariadbStore(ServerStore["asyncmy.Connection"]):
         )
         limit_ping(engine, self._ping, self.failures)
         return engine
+
+    def _unit(self, holder: str, *, record: bool) -> Unit:
+        return MarkingUnit(holder, record)
 
     async def _ping(self, driver: asyncmy.Connection) -> None:
         async with asyncio.timeout(PING_S):

@@ -141,6 +141,20 @@ SET state = 'succeeded', due_at = NULL, attempts = attempts + 1, orphaned = 0, r
 WHERE fence = %s AND state = 'leased' AND id IN %s
 """
 
+# The same for one, and the COMMIT of what came before, in one trip. It fails where another worker
+# has the job.
+LEASE_LOST = "animica_hooks.lease_lost"
+COMPLETE_AND_COMMIT = f"""
+BEGIN NOT ATOMIC
+    UPDATE hooks_jobs FORCE INDEX (PRIMARY)
+    SET state = 'succeeded', due_at = NULL, attempts = attempts + 1, orphaned = 0, reason = NULL,
+        finished_at = {{now}}, leased_by = NULL
+    WHERE id = {{id}} AND fence = {{fence}} AND state = 'leased';
+    IF ROW_COUNT() = 1 THEN COMMIT;
+    ELSE SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = '{LEASE_LOST}'; END IF;
+END
+"""
+
 # Prolong leases of one fence (primary key).
 RENEW = """
 UPDATE hooks_jobs FORCE INDEX (PRIMARY) SET due_at = %s

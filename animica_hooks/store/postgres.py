@@ -25,8 +25,8 @@ from animica_hooks.core.fair import share
 from animica_hooks.core.order import aftermath
 from animica_hooks.errors import ConfigurationError
 from animica_hooks.store import inbox as shared
+from animica_hooks.store import postgres_driver, schema
 from animica_hooks.store import postgres_sql as sql
-from animica_hooks.store import schema
 from animica_hooks.store.inbox import MARK
 from animica_hooks.store.records import (
     Batch,
@@ -55,6 +55,7 @@ from animica_hooks.store.server_batch import (
     handlers_to_hold,
     leased_job,
 )
+from animica_hooks.store.session import MarkingUnit, Unit
 from animica_hooks.store.tables import UNSORTED
 
 MIN_VERSION = 13
@@ -116,7 +117,9 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         options: dict[str, Any] = {} if self._pooled is False else {"statement_cache_size": 0}
         url = self._url.render_as_string(hide_password=False)
         try:
-            connection = await asyncpg.connect(url, timeout=CONNECT_S, **options)
+            connection = await asyncpg.connect(
+                url, timeout=CONNECT_S, connection_class=postgres_driver.Connection, **options
+            )
         except asyncpg.UndefinedObjectError:  # options that the driver does not know go there
             raise asyncpg.ClientConfigurationError("the server knows no such option") from None
         if self._pooled is None:
@@ -220,6 +223,9 @@ class PostgresStore(ServerStore["asyncpg.Connection[Any]"]):
         )
         limit_ping(engine, self._ping, self.failures)
         return engine
+
+    def _unit(self, holder: str, *, record: bool) -> Unit:
+        return (Unit if self._pooled else MarkingUnit)(holder, record, self.ending)
 
     async def _ping(self, driver: asyncpg.Connection[Any]) -> None:
         await driver.execute("SELECT 1", timeout=PING_S)

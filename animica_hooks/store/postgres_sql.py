@@ -167,6 +167,22 @@ MARK_ORDER = (
     "new_finished_at",
 )
 
+# The same for an attempt that succeeded, to be sent in one trip with a COMMIT. Where another worker
+# has the job it fails, so that the COMMIT is not run, and the error names LEASE_LOST.
+LEASE_LOST = "animica_hooks.lease_lost"
+PREPARE_COMPLETE = f"""
+PREPARE hooks_complete (bigint, int, bigint) AS
+WITH ended AS (
+    UPDATE hooks_jobs
+    SET state = 'succeeded', due_at = NULL, attempts = attempts + 1, orphaned = 0, reason = NULL,
+        finished_at = $3, leased_by = NULL
+    WHERE id = $1 AND fence = $2 AND state = 'leased'
+    RETURNING 1
+)
+SELECT CASE count(*) WHEN 1 THEN NULL ELSE current_setting('{LEASE_LOST}') END FROM ended
+"""
+COMPLETE = "EXECUTE hooks_complete ({id}, {fence}, {now})"
+
 FAIL = """
 INSERT INTO hooks_failures (job_id, attempt, at, error, message, traceback)
 VALUES ($1, $2, $3, $4, $5, $6)

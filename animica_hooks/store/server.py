@@ -195,7 +195,7 @@ class ServerStore(Store, Generic[C]):
             listen(engine.sync_engine)
             ping_idle(engine.sync_engine, after=PING_AFTER_S)
             self._handler_engine = engine
-        unit = Unit(holder, record, ending=self.ending)
+        unit = self._unit(holder, record=record)
         async with open_session(self._handler_engine, unit) as session:
             yield session, unit
 
@@ -330,6 +330,10 @@ class ServerStore(Store, Generic[C]):
 
     @abstractmethod
     async def _make_engine(self, pool_size: int) -> AsyncEngine: ...
+
+    @abstractmethod
+    def _unit(self, holder: str, *, record: bool) -> Unit:
+        """Return the unit of work of an ``async def`` handler."""
 
     @abstractmethod
     def _make_sync_engine(self, pool_size: int) -> Engine: ...

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Engine, UpdateBase, event
@@ -24,12 +26,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from animica_hooks.errors import CommitUnknown, HandlerError, LeaseLost
-from animica_hooks.store.inbox import MARK, call_next, mark_parameters
+from animica_hooks.errors import CommitUnknown, HandlerError
+from animica_hooks.store import sqlite_driver, sqlite_sql
+from animica_hooks.store.inbox import MARK, call_next, lease_lost, mark_parameters
 from animica_hooks.store.records import Mark
 from animica_hooks.store.turns import WriteTurns
 
 _GIVE_BACK_S = 1.0
+_COMPLETE = sqlite_sql.complete(1)
 _OPTION = "animica_hooks_unit"
 _KEYWORD = re.compile(r"(?:\s|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*([A-Za-z]+)", re.DOTALL)
 _WRITE_WORD = re.compile(r"\b(?:INSERT|UPDATE|DELETE|REPLACE)\b", re.IGNORECASE)
@@ -65,7 +69,7 @@ class Unit:
         self.begun = True
 
     def complete(self, session: Session, mark: Mark, now: int) -> bool:
-        """Commit what the handler wrote, together with ``mark``.
+        """Commit what the handler wrote, together with ``mark``, and close the session.
 
         Returns:
             False where it has written nothing: there is nothing to commit the mark with.
@@ -78,21 +82,50 @@ class Unit:
         if not self.begun:
             return False
         connection = session.connection()
+        self.commit(connection, mark, now)
+        # Here, and not as two further tasks of who opened them.
+        session.close()
+        connection.close()
+        return True
+
+    def commit(self, connection: Connection, mark: Mark, now: int) -> None:
+        """End the transaction with the mark."""
+        self.write_mark(connection, mark, now)
+        self.commit_marked(connection)
+
+    def write_mark(self, connection: Connection, mark: Mark, now: int) -> None:
         if not connection.execute(self.ending, mark_parameters(mark, now)).rowcount:
-            raise LeaseLost(f"the lease of job {mark.job_id} ran out while its handler ran.")
+            raise lease_lost(mark)
         if mark.line is not None:  # it has succeeded
             connection.execute(call_next(mark.line, now))
+
+    def commit_marked(self, connection: Connection) -> None:
         self.may_commit = True
         try:
             connection.commit()
-        except DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            raise CommitUnknown("the connection to the database was lost in a commit.") from error
-        return True
+        except BaseException as error:
+            # SQLAlchemy takes the transaction for ended, and would keep the connection with it.
+            connection.invalidate()
+            if isinstance(error, DBAPIError) and error.connection_invalidated:
+                why = "the connection to the database was lost in a commit."
+                raise CommitUnknown(why) from error
+            raise
 
     def end(self) -> None:
         """Let go of what is held for the transaction, which has ended."""
+
+
+@dataclass(slots=True)
+class MarkingUnit(Unit):
+    """A unit of work whose driver writes a plain mark with its COMMIT, in one trip."""
+
+    def commit(self, connection: Connection, mark: Mark, now: int) -> None:
+        if mark.is_plain:
+            driver: Any = connection.connection.driver_connection
+            driver.commit_with(mark, now)
+        else:
+            self.write_mark(connection, mark, now)
+        self.commit_marked(connection)
 
 
 @dataclass(slots=True)
@@ -100,25 +133,50 @@ class SqliteUnit(Unit):
     """A unit of work in an SQLite file, which is written in its turn."""
 
     turns: WriteTurns = field(kw_only=True)
-    has_turn: bool = field(default=False, init=False)
+    # At most one: whoever takes it out ends the turn, in the event loop or in a thread.
+    has_turn: list[WriteTurns] = field(default_factory=list, init=False)
 
     def before(self, connection: Connection, cursor: Any, statement: str) -> None:
-        if self.begun or not writes(statement):
+        if not writes(statement):
             return
-        if not self.has_turn:
-            driver: Any = connection.connection.dbapi_connection
-            if hasattr(driver, "run_async"):
-                driver.run_async(lambda _: self.turns.take(self.holder))
-            else:
+        pooled = connection.connection
+        driver: Any = pooled.driver_connection
+        if self.begun and driver.in_transaction:
+            return
+        if isinstance(driver, sqlite_driver.Connection):
+            if not self.has_turn:
+                adapted: Any = pooled.dbapi_connection
+                adapted.run_async(lambda _: self.turns.take(self.holder))
+                self.has_turn.append(self.turns)
+            driver.begin_with_next()
+        else:
+            if not self.has_turn:
                 self.turns.take_blocking(self.holder)
-            self.has_turn = True
-        cursor.execute("BEGIN IMMEDIATE")
+                self.has_turn.append(self.turns)
+            cursor.execute("BEGIN IMMEDIATE")
         self.begun = True
 
+    def commit(self, connection: Connection, mark: Mark, now: int) -> None:
+        driver = connection.connection.driver_connection
+        ending = None
+        if mark.is_plain and isinstance(driver, sqlite_driver.Connection):
+            ending = partial(_complete, mark, now)
+        else:
+            self.write_mark(connection, mark, now)
+        if isinstance(driver, sqlite_driver.Connection):
+            # In the thread others may write as soon as it is committed: the loop may be blocked.
+            driver.commit_with(ending, self.end)
+        self.commit_marked(connection)
+
     def end(self) -> None:
-        if self.has_turn:
-            self.has_turn = False
-            self.turns.give()
+        with suppress(IndexError):
+            self.has_turn.pop().give()
+
+
+def _complete(mark: Mark, now: int, driver: sqlite3.Connection) -> None:
+    """Do in SQLite what ``write_mark`` does of a plain mark, on the driver's own connection."""
+    if not driver.execute(_COMPLETE, (now, mark.fence, mark.job_id)).rowcount:
+        raise lease_lost(mark)
 
 
 @asynccontextmanager
@@ -129,17 +187,21 @@ async def connected(
 
     SQLAlchemy drops a connection, open as it is, when it is cancelled while it sets it up.
     """
-    opening = asyncio.ensure_future(_connect(engine))
-    try:
-        async with asyncio.timeout(within):
-            connection = await asyncio.shield(opening)
-    except (asyncio.CancelledError, TimeoutError):
-        _begin_closing(_close(opening))
-        raise
+    connection = await _connected(engine, within=within)
     try:
         yield connection
     finally:
         await asyncio.shield(_begin_closing(connection.close()))
+
+
+async def _connected(engine: AsyncEngine, *, within: float | None = None) -> AsyncConnection:
+    opening = asyncio.ensure_future(_connect(engine))
+    try:
+        async with asyncio.timeout(within):
+            return await asyncio.shield(opening)
+    except (asyncio.CancelledError, TimeoutError):
+        _begin_closing(_close(opening))
+        raise
 
 
 _closing: set[asyncio.Task[None]] = set()  # nobody else holds them
@@ -175,16 +237,27 @@ async def _close(opening: asyncio.Task[AsyncConnection]) -> None:
 async def open_session(engine: AsyncEngine, unit: Unit) -> AsyncIterator[AsyncSession]:
     """Open the session of an ``async def`` handler; closing rolls back what is not committed."""
     try:
-        async with connected(engine) as connection:
-            within = connection.sync_connection
-            assert within is not None, "it is connected"
+        connection = await _connected(engine)
+        within = connection.sync_connection
+        assert within is not None, "it is connected"
+        session = AsyncSession(connection, expire_on_commit=False)
+        try:
             # Neither asks the database anything, and so neither needs another greenlet.
             within.execution_options(**{_OPTION: unit})
             within.begin()
-            async with AsyncSession(connection, expire_on_commit=False) as session:
-                yield session
+            yield session
+        finally:
+            if not within.closed:  # or else it is complete
+                await asyncio.shield(_begin_closing(_roll_back(session, connection)))
     finally:
         unit.end()
+
+
+async def _roll_back(session: AsyncSession, connection: AsyncConnection) -> None:
+    try:
+        await session.close()
+    finally:
+        await connection.close()
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """aiosqlite with one switch to its thread for a statement, where it takes four.
 
 A switch costs more than most statements. So a cursor is made and closed without one, a statement
-brings its first rows along, and where there is no transaction nothing is asked to end it. And the
-thread is our own: aiosqlite's dies of an answer to a loop that has closed, and leaves its
-connection open.
+brings its first rows along, a transaction begins with its first statement and ends with what a
+commit has to carry, and where there is none nothing is asked to end it. And the thread is our own:
+aiosqlite's dies of an answer to a loop that has closed, and leaves its connection open.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from aiosqlite.core import _STOP_RUNNING_SENTINEL, set_exception, set_result
 
 FIRST_ROWS = 1000  # of a result, which come with the statement
 
+_Before: TypeAlias = Callable[[sqlite3.Connection], None]
 _Asked: TypeAlias = SimpleQueue[tuple[asyncio.Future[Any] | None, Callable[[], Any]]]
 
 
@@ -40,15 +41,30 @@ class Connection(aiosqlite.Connection):
         # Counted apart, each by one thread.
         self._asked = 0
         self._ended = 0
+        self._begins = False
+        self._with_commit: tuple[_Before | None, Callable[[], None]] | None = None
 
     @property
     def is_busy(self) -> bool:
         """Whether its thread is at work; for who was cancelled, and so did not wait for that."""
         return self._asked != self._ended
 
+    def begin_with_next(self) -> None:
+        """Begin a transaction to write, with the next that is asked for."""
+        self._begins = True
+
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._asked += 1
-        return await super()._execute(self._run, fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+        begins, self._begins = self._begins, False
+        run = self._begin_and_run if begins else self._run
+        return await super()._execute(run, fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _begin_and_run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            self._conn.execute("BEGIN IMMEDIATE")
+            return fn(*args, **kwargs)
+        finally:
+            self._ended += 1
 
     def _run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         try:
@@ -60,11 +76,25 @@ class Connection(aiosqlite.Connection):
     async def cursor(self) -> aiosqlite.Cursor:
         return Cursor(self, self._conn.cursor())
 
+    def commit_with(self, before: _Before | None, after: Callable[[], None]) -> None:
+        """Have the next commit do that before and after it, without a further switch."""
+        self._with_commit = before, after
+
     async def commit(self) -> None:
-        if self.is_busy or self.in_transaction:
+        with_it, self._with_commit = self._with_commit, None
+        if with_it is not None:
+            await self._execute(self._commit_with, *with_it)
+        elif self.is_busy or self.in_transaction:
             await super().commit()
 
+    def _commit_with(self, before: _Before | None, after: Callable[[], None]) -> None:
+        if before is not None:
+            before(self._conn)
+        self._conn.commit()
+        after()
+
     async def rollback(self) -> None:
+        self._begins = False
         if self.is_busy or self.in_transaction:  # a BEGIN may be under way
             await super().rollback()
 

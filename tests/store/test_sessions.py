@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+import asyncmy
+import asyncpg
 import psycopg
 import pymysql
 import pytest
@@ -17,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     delete,
+    event,
     insert,
     inspect,
     select,
@@ -29,10 +32,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from storekit import NOON, PATIENCE_S, claim, commit_leased, completed, job_row, new_event, released
 
 from animica_hooks.errors import HandlerError, LeaseLost
+from animica_hooks.store import sqlite_driver
 from animica_hooks.store.base import Store
 from animica_hooks.store.records import Batch, LeasedJob
 from animica_hooks.store.server import ServerStore
 from animica_hooks.store.session import Unit, writes
+from animica_hooks.store.sqlite import SqliteStore
 
 
 class Base(DeclarativeBase):
@@ -223,6 +228,87 @@ async def test_a_handler_that_wrote_nothing_commits_nothing(
         assert await finish(session, unit, job) is False
 
     assert "leased" == (await job_row(store, job.id)).state
+
+
+@on_every_database
+async def test_a_mark_that_was_not_committed_is_no_others(
+    store: Store, database: Connection
+) -> None:
+    """What a commit was to carry is forgotten with what is rolled back, and marks nothing later."""
+    first, second = await commit_leased(store, new_event("evt_1"), new_event("evt_2"))
+
+    class NotCommitted(Exception):
+        pass
+
+    def break_off(_: object) -> None:
+        raise NotCommitted
+
+    async with store.session("handler") as (session, unit):
+        await session.execute(insert(orders).values(what="undone"))
+        event.listen((await session.connection()).sync_connection, "commit", break_off)
+        with pytest.raises(NotCommitted):
+            await finish(session, unit, first)
+    async with store.session("handler") as (session, unit):
+        await session.execute(insert(orders).values(what="new"))
+        await finish(session, unit, second)
+
+    assert ["old", "new"] == stored(database)
+    states = [(await job_row(store, job.id)).state for job in (first, second)]
+    assert ["leased", "succeeded"] == states
+
+
+@on_every_database
+async def test_a_session_is_few_trips(
+    store: Store, database: Connection, job: LeasedJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write, and the commit with the mark: each is one trip. asyncpg needs one more, to begin."""
+    [other] = await commit_leased(store, new_event("evt_2"))
+    trips: list[object] = []
+
+    def count(owner: Any, name: str) -> None:
+        make = getattr(owner, name)
+
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            trips.append(args[1:])
+            return await make(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for one in (job, other):
+        async with store.session("handler") as (session, unit):
+            await session.execute(insert(orders).values(what=f"{one.id}"))
+            await finish(session, unit, one)
+        if one is job:  # which has prepared what is the connection's
+            match database.dialect.name:
+                case "sqlite":
+                    count(sqlite_driver.Connection, "_execute")
+                case "postgresql":
+                    count(asyncpg.Connection, "execute")
+                    count(asyncpg.prepared_stmt.PreparedStatement, "fetch")
+                case _:
+                    count(asyncmy.connection.Connection, "_execute_command")
+    assert {"sqlite": 2, "postgresql": 3, "mysql": 2}[database.dialect.name] == len(trips)
+
+
+async def test_others_may_write_though_the_loop_is_blocked(
+    store: SqliteStore, database: Connection, job: LeasedJob
+) -> None:
+    """The turn ends with the commit, in the thread, and not when the loop hears of it."""
+    taken = threading.Event()
+
+    def write() -> None:
+        store.turns.take_blocking("another")
+        taken.set()
+        store.turns.give()
+
+    async with store.session("handler") as (session, unit):
+        await session.execute(insert(orders).values(what="new"))
+        writing = asyncio.get_running_loop().run_in_executor(None, write)
+        finishing = asyncio.create_task(finish(session, unit, job))
+        await asyncio.sleep(0)
+        assert taken.wait(PATIENCE_S)  # in the loop, on purpose
+        assert await finishing is True
+    await writing
 
 
 @on_every_database

@@ -99,6 +99,48 @@ async def test_a_transaction_is_ended(connection: Connection) -> None:
         assert [("kept",)] == await cursor.fetchall()
 
 
+async def test_a_transaction_begins_with_its_first_statement(connection: Connection) -> None:
+    """Nothing is begun until something is asked for, and nothing at all after a rollback."""
+    await connection.execute("CREATE TABLE words (word TEXT)")
+    connection.begin_with_next()
+    assert not connection.in_transaction
+    await connection.execute("INSERT INTO words VALUES ('undone')")
+    assert connection.in_transaction
+    await connection.rollback()
+
+    connection.begin_with_next()
+    await connection.rollback()
+    await connection.execute("SELECT 1")
+    assert not connection.in_transaction
+
+
+async def test_a_commit_does_more(connection: Connection) -> None:
+    """Once: something before it, which can prevent it, and something after it."""
+    await connection.execute("CREATE TABLE words (word TEXT)")
+    done: list[str] = []
+
+    def fail(_: object) -> None:
+        raise LookupError
+
+    def add(within: sqlite3.Connection) -> None:
+        assert within.in_transaction
+        within.execute("INSERT INTO words VALUES ('added')")
+
+    connection.begin_with_next()
+    await connection.execute("INSERT INTO words VALUES ('first')")
+    connection.commit_with(fail, lambda: done.append("prevented"))
+    with pytest.raises(LookupError):
+        await connection.commit()
+    assert connection.in_transaction
+    connection.commit_with(add, lambda: done.append("committed"))
+    await connection.commit()
+    await connection.commit()
+
+    assert ["committed"] == done
+    async with connection.execute("SELECT word FROM words") as cursor:
+        assert [("first",), ("added",)] == await cursor.fetchall()
+
+
 async def test_a_cursor_is_used_as_aiosqlite_has_it(connection: Connection) -> None:
     """Programs that ask for the driver's connection find what its documentation says."""
     cursor = await connection.cursor()

@@ -31,9 +31,9 @@ from animica_hooks.store.records import ExpiredLease, LeasedJob, Mark
 from animica_hooks.telemetry import Telemetry, logger
 
 POLL_S = 1.0
-MIN_POLL_S = 0.02  # after jobs were claimed, where nobody tells of others; then doubled each time
+MIN_POLL_S = 0.01  # after jobs were claimed, where nobody tells of others; then doubled each time
 _RELY_S = 0.1  # on what a look has found, for as long as claims bring jobs
-_PAUSE_S = 0.01  # between two looks at the database
+_PAUSE_S = 0.002  # between two looks at the database
 _LAST_LOOK_S = 0.5  # at a shutdown
 _LOOK_S = 5.0  # in which it answers, or has gone
 _NAMED = 5  # jobs on a line of the log

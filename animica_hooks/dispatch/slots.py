@@ -185,14 +185,18 @@ class Slots:
         self._paused = False
         self._begin_queued()
 
+    def stop(self) -> None:
+        """Begin nothing more, and give back what has not begun."""
+        self._draining = True
+        self._begin_queued()
+
     async def drain(self, seconds: float) -> None:
-        """Give back what has not begun, wait for what runs, break off the rest.
+        """Stop, wait for what runs, break off the rest.
 
         Args:
             seconds: how long handlers may go on.
         """
-        self._draining = True
-        self._begin_queued()
+        self.stop()
         await self._all_over(seconds)
         for attempt in self._running:
             attempt.broken_off = True

@@ -119,6 +119,7 @@ class Worker:
         """Stop: look for no more jobs, and let go of those held. See ``Slots.drain``."""
         assert self._looking is not None, "not started"
         self._stopping = True
+        self.slots.stop()
         self._wake.set()
         # A statement that is cancelled leaves its connection to the garbage collector.
         await asyncio.wait([self._looking], timeout=_LAST_LOOK_S)

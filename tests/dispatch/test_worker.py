@@ -425,6 +425,41 @@ async def test_draining_lets_what_runs_end_and_gives_the_rest_back(
     assert [f"evt_{n:04}" for n in range(1, 5)] == await given_back(bench)
 
 
+async def test_nothing_begins_while_a_shutdown_waits_for_a_look(
+    start_bench: MakeBench, router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the database takes for the last look, what has not begun does not begin."""
+    ran: list[str] = []
+    go_on, looking, may_look = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    expired_leases = inbox.expired_leases
+
+    @router.on("*", name="slow")
+    async def slow(event: Event) -> None:
+        ran.append(event.id)
+        await go_on.wait()
+
+    async def held_up(
+        connection: AsyncConnection, handler_ids: Sequence[int], now: int
+    ) -> Sequence[ExpiredLease]:
+        looking.set()
+        await may_look.wait()
+        return await expired_leases(connection, handler_ids, now)
+
+    bench = await start_bench(router, concurrency=1)
+    await bench.idle()
+    await bench.deliver(*numbered(5))
+    await until(lambda: bool(ran))
+    monkeypatch.setattr(inbox, "expired_leases", held_up)
+    bench.worker.wake()
+    await looking.wait()
+    go_on.set()
+    asyncio.get_running_loop().call_later(0.2, may_look.set)
+    await drain(bench, PATIENCE_S)
+
+    assert ["evt_0000"] == ran
+    assert [f"evt_{n:04}" for n in range(1, 5)] == await given_back(bench)
+
+
 async def test_draining_gives_back_queued_plain_functions(
     start_bench: MakeBench, router: Router, release: threading.Event
 ) -> None:

@@ -105,11 +105,16 @@ class Unit:
             connection.commit()
         except BaseException as error:
             # SQLAlchemy takes the transaction for ended, and would keep the connection with it.
-            connection.invalidate()
+            if not (isinstance(error, DBAPIError) and self.roll_back(connection)):
+                connection.invalidate()
             if isinstance(error, DBAPIError) and error.connection_invalidated:
                 why = "the connection to the database was lost in a commit."
                 raise CommitUnknown(why) from error
             raise
+
+    def roll_back(self, connection: Connection) -> bool:  # noqa: ARG002
+        """Roll back after a commit that the database refused; False where that is not certain."""
+        return False
 
     def end(self) -> None:
         """Let go of what is held for the transaction, which has ended."""
@@ -167,6 +172,13 @@ class SqliteUnit(Unit):
             # In the thread others may write as soon as it is committed: the loop may be blocked.
             driver.commit_with(ending, self.end)
         self.commit_marked(connection)
+
+    def roll_back(self, connection: Connection) -> bool:
+        try:
+            connection.connection.rollback()
+        except sqlite3.Error:
+            return False
+        return True
 
     def end(self) -> None:
         with suppress(IndexError):

@@ -104,10 +104,12 @@ class Unit:
         try:
             connection.commit()
         except BaseException as error:
+            is_lost = isinstance(error, DBAPIError) and error.connection_invalidated
+            is_refused = isinstance(error, DBAPIError) and not is_lost
             # SQLAlchemy takes the transaction for ended, and would keep the connection with it.
-            if not (isinstance(error, DBAPIError) and self.roll_back(connection)):
+            if not (is_refused and self.roll_back(connection)):
                 connection.invalidate()
-            if isinstance(error, DBAPIError) and error.connection_invalidated:
+            if is_lost:
                 why = "the connection to the database was lost in a commit."
                 raise CommitUnknown(why) from error
             raise

@@ -94,7 +94,7 @@ class Connection(aiosqlite.Connection):
         after()
 
     async def rollback(self) -> None:
-        self._begins = False
+        self._begins, self._with_commit = False, None
         if self.is_busy or self.in_transaction:  # a BEGIN may be under way
             await super().rollback()
 

@@ -141,6 +141,16 @@ async def test_a_commit_does_more(connection: Connection) -> None:
         assert [("first",), ("added",)] == await cursor.fetchall()
 
 
+async def test_a_rollback_forgets_what_a_commit_was_to_do(connection: Connection) -> None:
+    """The next commit on the connection is another's."""
+    done: list[str] = []
+    connection.commit_with(None, lambda: done.append("of the one before"))
+    await connection.rollback()
+    await connection.commit()
+
+    assert [] == done
+
+
 async def test_a_cursor_is_used_as_aiosqlite_has_it(connection: Connection) -> None:
     """Programs that ask for the driver's connection find what its documentation says."""
     cursor = await connection.cursor()
